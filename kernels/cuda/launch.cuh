@@ -1,0 +1,60 @@
+#pragma once
+
+// The one way a kernel is launched and checked. The same .cu file compiles three ways: by nvcc for a GPU, and
+// as host C++ against kernels/emulation, where a thread of a block is a fiber and memory is host memory.
+// Kernels therefore keep to a few rules:
+//   - shared memory is declared with CINNABAR_SHARED(type, name, count);
+//   - a kernel is started with launch(), never with <<<>>>;
+//   - shuffles, ballots and atomics are the CUDA intrinsics (the emulator defines the same names);
+//   - device-only helpers are marked __device__, helpers shared with the CPU path CINNABAR_HD.
+
+#ifdef CINNABAR_EMULATED
+#include "kernels/emulation/cuda.hpp"
+#else
+#include <cuda_runtime.h>
+#define CINNABAR_SHARED(type, name, count) __shared__ type name[count]
+#endif
+
+#include <cstdint>
+#include <limits>
+
+#include "engine/cuda_check.hpp"
+#include "engine/stream.hpp"
+#include "engine/tensor.hpp"
+
+namespace cinnabar::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+};
+
+/// Enough blocks of `block` threads for one thread per element of a 1-D range.
+inline LaunchShape cover(std::int64_t elements, int block = 256) {
+  const std::int64_t blocks = (elements + block - 1) / block;
+  CINNABAR_CHECK(blocks <= std::numeric_limits<std::int32_t>::max(), "launch", elements,
+                 " elements need too many blocks");
+  return {dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks)), dim3(static_cast<unsigned>(block))};
+}
+
+/// Starts `kernel` on the current stream of `device` and checks the launch. `op` names it in errors.
+template <class... Parameters, class... Arguments>
+void launch(const char* op, void (*kernel)(Parameters...), const LaunchShape& shape, Device device,
+            Arguments... arguments) {
+#ifdef CINNABAR_EMULATED
+  (void)device;
+  emulation::run_grid(op, shape.grid, shape.block, [&] { kernel(static_cast<Parameters>(arguments)...); });
+#else
+  const DeviceScope scope(device);
+  const auto stream = static_cast<cudaStream_t>(current_stream(device));
+  kernel<<<shape.grid, shape.block, 0, stream> > >(static_cast<Parameters>(arguments)...);
+  check_cuda(cudaGetLastError(), op);
+#endif
+}
+
+/// Index of this thread in a 1-D launch made with cover().
+__device__ __forceinline__ std::int64_t thread_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+}  // namespace cinnabar::cuda

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "kernels/op.hpp"
+
+namespace cinnabar {
+
+/// Inverse of a map after a small increment: psi'_0 = psi, then N times psi' <- psi o (id - w o psi')
+/// (PyCA's UpdateInverse; w zero outside the grid, psi the identity outside).
+///
+/// Shapes: all [N, 3, D, H, W] in voxels; psi and psi' are displacements of maps, w an increment field.
+/// The N iterations of a voxel are independent of its neighbours, so they run fused, and a voxel stops as
+/// soon as it repeats (fixed point or 2-cycle): the result has the bits of the full loop. Kernels assign
+/// their outputs and are deterministic.
+struct UpdateInverse {
+  void (*forward)(const Tensor& psi, const Tensor& increment, int iterations, Tensor& updated);
+  /// Exact reverse of the N iterations (recomputed per voxel).
+  void (*backward)(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, int iterations,
+                   Tensor& grad_psi, Tensor& grad_increment);
+};
+
+CINNABAR_OP(UpdateInverse, update_inverse);
+
+}  // namespace cinnabar
