@@ -31,4 +31,4 @@ class OnDevice : public ::testing::TestWithParam<const char*> {
 /// Runs every TEST_P of a suite derived from OnDevice on the CPU and on CUDA.
 #define CINNABAR_ON_EACH_DEVICE(SUITE)                                       \
   INSTANTIATE_TEST_SUITE_P(Devices, SUITE, ::testing::Values("cpu", "cuda"), \
-                           [](const auto& info) { return std::string(info.param); })
+                           [](const auto& device_case) { return std::string(device_case.param); })
