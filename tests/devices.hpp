@@ -9,16 +9,21 @@
 
 namespace cinnabar::testing {
 
-/// A test that runs once per device. The CUDA instance is skipped, visibly, where there is no GPU;
-/// REQUIRE_GPU=1 in the environment turns the skip into a failure.
+/// For SetUp: skips the test, visibly, where the device does not exist; REQUIRE_GPU=1 in the environment
+/// turns the skip into a failure.
+inline void skip_unless_available(Device device) {
+  if (device.is_cpu() || cuda_status().device_count > 0) return;
+  const char* required = std::getenv("REQUIRE_GPU");
+  if (required != nullptr && std::string(required) == "1") FAIL() << cuda_status().reason;
+  GTEST_SKIP() << "no CUDA device: " << cuda_status().reason;
+}
+
+/// A test that runs once per device.
 class OnDevice : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     device_ = Device::parse(GetParam());
-    if (device_.is_cpu() || cuda_status().device_count > 0) return;
-    const char* required = std::getenv("REQUIRE_GPU");
-    if (required != nullptr && std::string(required) == "1") FAIL() << cuda_status().reason;
-    GTEST_SKIP() << "no CUDA device: " << cuda_status().reason;
+    skip_unless_available(device_);
   }
   Device device() const { return device_; }
 
