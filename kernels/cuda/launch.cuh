@@ -47,7 +47,9 @@ void launch(const char* op, void (*kernel)(Parameters...), const LaunchShape& sh
 #else
   const DeviceScope scope(device);
   const auto stream = static_cast<cudaStream_t>(current_stream(device));
-  kernel<<<shape.grid, shape.block, 0, stream> > >(static_cast<Parameters>(arguments)...);
+  // clang-format off
+  kernel<<<shape.grid, shape.block, 0, stream>>>(static_cast<Parameters>(arguments)...);
+  // clang-format on
   check_cuda(cudaGetLastError(), op);
 #endif
 }
