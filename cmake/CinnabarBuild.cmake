@@ -90,6 +90,6 @@ function(cinnabar_folder name)
   target_compile_features(${target} PUBLIC cxx_std_20)
   list(TRANSFORM ARG_DEPENDS PREPEND cinnabar_)
   target_link_libraries(${target} PUBLIC ${ARG_DEPENDS} ${ARG_LIBRARIES}
-    PRIVATE $<BUILD_INTERFACE:cinnabar_settings> ${ARG_PRIVATE_LIBRARIES})
+    PRIVATE $<BUILD_INTERFACE:cinnabar_settings> OpenMP::OpenMP_CXX ${ARG_PRIVATE_LIBRARIES})
   set_property(GLOBAL APPEND PROPERTY CINNABAR_TARGETS ${target})
 endfunction()
