@@ -1,18 +1,9 @@
 #include "autograd/elementwise.hpp"
 
+#include "autograd/reduce.hpp"
 #include "kernels/strided.hpp"
 
 namespace cinnabar {
-
-namespace {
-
-Tensor sum_to(const Tensor& gradient, const Shape& shape) {
-  CINNABAR_CHECK(gradient.shape() == shape, "elementwise",
-                 "gradients of broadcast operands are not there yet");
-  return gradient;
-}
-
-}  // namespace
 
 Variable unary(Unary op, const Variable& x, double a, double b) {
   const Tensor& input = x.value();
