@@ -1,9 +1,10 @@
 #pragma once
 
-// The one way a kernel is launched and checked. The same .cu file compiles three ways: by nvcc for a GPU, and
+// The one way a kernel is launched and checked. The same .cu file compiles two ways: by nvcc for a GPU, and
 // as host C++ against kernels/emulation, where a thread of a block is a fiber and memory is host memory.
 // Kernels therefore keep to a few rules:
-//   - shared memory is declared with CINNABAR_SHARED(type, name, count);
+//   - shared memory is declared with CINNABAR_SHARED(type, name, count) and passed on as SharedPointer<type>;
+//     its words are read into a named type (`const float x = tile[i];`, not `auto`);
 //   - a kernel is started with launch(), never with <<<>>>;
 //   - shuffles, ballots and atomics are the CUDA intrinsics (the emulator defines the same names);
 //   - device-only helpers are marked __device__, helpers shared with the CPU path CINNABAR_HD.
@@ -24,6 +25,15 @@
 
 namespace cinnabar::cuda {
 
+/// What CINNABAR_SHARED(T, name, count) decays to, for the parameters of device functions.
+#ifdef CINNABAR_EMULATED
+template <class T>
+using SharedPointer = emulation::SharedElement<T>*;
+#else
+template <class T>
+using SharedPointer = T*;
+#endif
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;
@@ -41,8 +51,8 @@ inline LaunchShape cover(std::int64_t elements, int block = 256) {
 template <class... Parameters, class... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), const LaunchShape& shape, Device device,
             Arguments... arguments) {
+  CINNABAR_CHECK(device.is_cuda(), op, "a CUDA kernel was launched for device ", device);
 #ifdef CINNABAR_EMULATED
-  (void)device;
   emulation::run_grid(op, shape.grid, shape.block, [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
   const DeviceScope scope(device);
