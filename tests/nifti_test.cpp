@@ -379,7 +379,7 @@ TEST(Nifti, RandomlyDamagedFilesNeverCrash) {
   std::uint64_t state = 12345;
   const auto next = [&state] { return (state = state * 6364136223846793005u + 1442695040888963407u) >> 33; };
   int refused = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string bytes = good;
     for (std::uint64_t edits = 1 + next() % 4; edits > 0; --edits) {
       bytes[next() % 352] = static_cast<char>(next() & 0xff);
@@ -395,7 +395,7 @@ TEST(Nifti, RandomlyDamagedFilesNeverCrash) {
     } catch (const InputError&) {
     }
   }
-  EXPECT_GT(refused, 300);
+  EXPECT_GT(refused, 100);
 }
 
 }  // namespace
