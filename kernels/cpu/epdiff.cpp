@@ -1,0 +1,295 @@
+#include "kernels/epdiff.hpp"
+
+#include "kernels/epdiff_voxel.hpp"
+#include "kernels/field_shape.hpp"
+#include "kernels/parallel.hpp"
+#include "kernels/stencil.hpp"
+#include "kernels/warp.hpp"
+
+namespace cinnabar {
+
+namespace {
+
+/// Calls body(stencil, batch item, voxel offset in it) for every voxel. Along a row only the two end voxels
+/// have another stencil, so the loop between them vectorises once the body is inlined.
+template <class T, class Body>
+void for_each_voxel(const FieldShape& shape, const Body& body) {
+  constexpr std::int64_t kRowGrain = 32;
+  parallel_for(shape.rows(), kRowGrain, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t line = first; line < last; ++line) {
+      const std::int64_t n = line / (shape.d * shape.h);
+      const std::int64_t in_item = line % (shape.d * shape.h);
+      const std::int64_t row = in_item * shape.w;
+      Stencil<T> near;
+      near.set_axis(1, in_item % shape.h, shape.h, shape.w);
+      near.set_axis(2, in_item / shape.h, shape.d, shape.w * shape.h);
+      near.set_axis(0, 0, shape.w, 1);
+      body(near, n, row);
+      if (shape.w == 1) continue;
+      near.set_axis(0, 1, 3, 1);
+#pragma omp simd
+      for (std::int64_t x = 1; x < shape.w - 1; ++x) body(near, n, row + x);
+      near.set_axis(0, shape.w - 1, shape.w, 1);
+      body(near, n, row + shape.w - 1);
+    }
+  });
+}
+
+void image_gradient(const Tensor& image, Tensor& gradient) {
+  const FieldShape shape = field_shape("image_gradient", "image", image, 1);
+  require_field_like("image_gradient", "gradient", gradient, image, 3);
+  const std::int64_t plane = shape.voxels();
+  dispatch_floating("image_gradient", image.dtype(), [&]<class T>(T) {
+    const T* f = image.data<T>();
+    T* out = gradient.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      for (int d = 0; d < 3; ++d) out[(3 * n + d) * plane + at] = near.difference(f + n * plane + at, d);
+    });
+  });
+}
+
+void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
+  const FieldShape shape = field_shape("image_gradient_backward", "grad_gradient", grad_gradient, 3);
+  require_field_like("image_gradient_backward", "grad_image", grad_image, grad_gradient, 1);
+  const std::int64_t plane = shape.voxels();
+  dispatch_floating("image_gradient_backward", grad_image.dtype(), [&]<class T>(T) {
+    const T* g = grad_gradient.data<T>();
+    T* out = grad_image.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const T* here = g + 3 * n * plane + at;
+      out[n * plane + at] =
+          near.transposed(here, 0) + near.transposed(here + plane, 1) + near.transposed(here + 2 * plane, 2);
+    });
+  });
+}
+
+void jacobian(const Tensor& displacement, Tensor& result) {
+  const FieldShape shape = field_shape("jacobian", "displacement", displacement, 3);
+  require_field_like("jacobian", "jacobian", result, displacement, 9);
+  const std::int64_t plane = shape.voxels();
+  dispatch_floating("jacobian", displacement.dtype(), [&]<class T>(T) {
+    const T* u = displacement.data<T>();
+    T* out = result.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const Matrix3<T> j = map_jacobian(near, u + 3 * n * plane + at, plane);
+      for (int k = 0; k < 9; ++k) out[(9 * n + k) * plane + at] = j.at[k / 3][k % 3];
+    });
+  });
+}
+
+template <class T>
+void gather_jacobian_gradient(const FieldShape& shape, const T* grad_jacobian, T* grad_displacement,
+                              bool add) {
+  const std::int64_t plane = shape.voxels();
+  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    for (int k = 0; k < 3; ++k) {
+      T& target = grad_displacement[(3 * n + k) * plane + at];
+      const T gathered = jacobian_voxel_backward(near, grad_jacobian + 9 * n * plane + at, plane, k);
+      target = add ? target + gathered : gathered;
+    }
+  });
+}
+
+void jacobian_backward(const Tensor& grad_jacobian, Tensor& grad_displacement) {
+  const FieldShape shape = field_shape("jacobian_backward", "grad_jacobian", grad_jacobian, 9);
+  require_field_like("jacobian_backward", "grad_displacement", grad_displacement, grad_jacobian, 3);
+  dispatch_floating("jacobian_backward", grad_jacobian.dtype(), [&]<class T>(T) {
+    gather_jacobian_gradient(shape, grad_jacobian.data<T>(), grad_displacement.data<T>(), false);
+  });
+}
+
+void jacobian_determinant(const Tensor& displacement, Tensor& result) {
+  const FieldShape shape = field_shape("jacobian_determinant", "displacement", displacement, 3);
+  require_field_like("jacobian_determinant", "determinant", result, displacement, 1);
+  const std::int64_t plane = shape.voxels();
+  dispatch_floating("jacobian_determinant", displacement.dtype(), [&]<class T>(T) {
+    const T* u = displacement.data<T>();
+    T* out = result.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      out[n * plane + at] = determinant(map_jacobian_one_sided(near, u + 3 * n * plane + at, plane));
+    });
+  });
+}
+
+void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor& displacement,
+                                   Tensor& grad_displacement) {
+  constexpr const char* kOp = "jacobian_determinant_backward";
+  const FieldShape shape = field_shape(kOp, "displacement", displacement, 3);
+  require_field_like(kOp, "grad_determinant", grad_determinant, displacement, 1);
+  require_field_like(kOp, "grad_displacement", grad_displacement, displacement, 3);
+  const std::int64_t plane = shape.voxels();
+  Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), displacement.dtype());
+  dispatch_floating(kOp, displacement.dtype(), [&]<class T>(T) {
+    const T* g = grad_determinant.data<T>();
+    const T* u = displacement.data<T>();
+    T* grad_j = grad_jacobian.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const Matrix3<T> j = map_jacobian_one_sided(near, u + 3 * n * plane + at, plane);
+      for (int k = 0; k < 9; ++k) {
+        grad_j[(9 * n + k) * plane + at] =
+            g[n * plane + at] * near.face_scale(k % 3) * cofactor(j, k / 3, k % 3);
+      }
+    });
+    gather_jacobian_gradient<T>(shape, grad_j, grad_displacement.data<T>(), false);
+  });
+}
+
+FieldShape coad_shape(const char* op, const Tensor& displacement, const Tensor& momentum) {
+  const FieldShape shape = field_shape(op, "displacement", displacement, 3);
+  require_field_like(op, "momentum", momentum, displacement, 3);
+  return shape;
+}
+
+void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
+  const FieldShape shape = coad_shape("coad", displacement, momentum);
+  require_field_like("coad", "result", result, displacement, 3);
+  const std::int64_t plane = shape.voxels();
+  cpu::warp.forward(momentum, displacement, Boundary::zeros, result);
+  dispatch_floating("coad", displacement.dtype(), [&]<class T>(T) {
+    const T* u = displacement.data<T>();
+    T* out = result.data<T>();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      const Matrix3<T> j = map_jacobian(near, u + here, plane);
+      const T sample[3] = {out[here], out[here + plane], out[here + 2 * plane]};
+      T value[3];
+      coad_voxel(j, sample, value);
+      for (int i = 0; i < 3; ++i) out[here + i * plane] = value[i];
+    });
+  });
+}
+
+void coad_backward(const Tensor& grad_result, const Tensor& displacement, const Tensor& momentum,
+                   Tensor& grad_displacement, Tensor& grad_momentum) {
+  const FieldShape shape = coad_shape("coad_backward", displacement, momentum);
+  require_field_like("coad_backward", "grad_result", grad_result, displacement, 3);
+  require_field_like("coad_backward", "grad_displacement", grad_displacement, displacement, 3);
+  require_field_like("coad_backward", "grad_momentum", grad_momentum, displacement, 3);
+  const std::int64_t plane = shape.voxels();
+  Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), displacement.dtype());
+  Tensor sampled = Tensor::empty_like(momentum);
+  cpu::warp.forward(momentum, displacement, Boundary::zeros, sampled);
+  dispatch_floating("coad_backward", displacement.dtype(), [&]<class T>(T) {
+    const T* g = grad_result.data<T>();
+    const T* u = displacement.data<T>();
+    T* grad_j = grad_jacobian.data<T>();
+    T* sample = sampled.data<T>();  // becomes its own gradient, voxel by voxel
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      const Matrix3<T> j = map_jacobian(near, u + here, plane);
+      const T s[3] = {sample[here], sample[here + plane], sample[here + 2 * plane]};
+      const T grad[3] = {g[here], g[here + plane], g[here + 2 * plane]};
+      Matrix3<T> of_j;
+      T of_s[3];
+      coad_voxel_backward(j, s, grad, of_j, of_s);
+      for (int k = 0; k < 9; ++k) grad_j[(9 * n + k) * plane + at] = of_j.at[k / 3][k % 3];
+      for (int i = 0; i < 3; ++i) sample[here + i * plane] = of_s[i];
+    });
+    cpu::warp.backward_displacement(sampled, momentum, displacement, Boundary::zeros, grad_displacement);
+    cpu::warp.backward_input(sampled, displacement, Boundary::zeros, grad_momentum);
+    gather_jacobian_gradient<T>(shape, grad_j, grad_displacement.data<T>(), true);
+  });
+}
+
+/// Checks two fields and a result of one shape and calls body(T{}, shape) on the dtype.
+template <class Body>
+void on_fields(const char* op, const Tensor& a, const Tensor& b, const Tensor& result, const Body& body) {
+  const FieldShape shape = field_shape(op, "velocity", a, 3);
+  require_field_like(op, "second field", b, a, 3);
+  require_field_like(op, "result", result, a, 3);
+  dispatch_floating(op, a.dtype(), [&](auto type) { body(type, shape); });
+}
+
+void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
+  on_fields("coad_inf", velocity, momentum, result, [&]<class T>(T, const FieldShape& shape) {
+    const T* v = velocity.data<T>();
+    const T* m = momentum.data<T>();
+    T* out = result.data<T>();
+    const std::int64_t plane = shape.voxels();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      for (int i = 0; i < 3; ++i) {
+        out[here + i * plane] = coad_inf_voxel(near, v + here, m + here, plane, i);
+      }
+    });
+  });
+}
+
+void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& momentum,
+                       Tensor& grad_velocity, Tensor& grad_momentum) {
+  require_field_like("coad_inf_backward", "grad_velocity", grad_velocity, velocity, 3);
+  require_field_like("coad_inf_backward", "grad_momentum", grad_momentum, velocity, 3);
+  on_fields("coad_inf_backward", velocity, momentum, grad_result, [&]<class T>(T, const FieldShape& shape) {
+    const T* g = grad_result.data<T>();
+    const T* v = velocity.data<T>();
+    const T* m = momentum.data<T>();
+    T* grad_v = grad_velocity.data<T>();
+    T* grad_m = grad_momentum.data<T>();
+    const std::int64_t plane = shape.voxels();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      for (int k = 0; k < 3; ++k) {
+        grad_v[here + k * plane] = coad_inf_voxel_grad_velocity(near, g + here, m + here, plane, k);
+        grad_m[here + k * plane] = coad_inf_voxel_grad_momentum(near, g + here, v + here, plane, k);
+      }
+    });
+  });
+}
+
+void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor& result) {
+  on_fields("jacobian_times_vector", velocity, vector, result, [&]<class T>(T, const FieldShape& shape) {
+    const T* v = velocity.data<T>();
+    const T* w = vector.data<T>();
+    T* out = result.data<T>();
+    const std::int64_t plane = shape.voxels();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      for (int i = 0; i < 3; ++i) {
+        out[here + i * plane] = jacobian_times_vector_voxel(near, v + here, w + here, plane, i);
+      }
+    });
+  });
+}
+
+void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& vector,
+                                    Tensor& grad_velocity, Tensor& grad_vector) {
+  constexpr const char* kOp = "jacobian_times_vector_backward";
+  require_field_like(kOp, "grad_velocity", grad_velocity, velocity, 3);
+  require_field_like(kOp, "grad_vector", grad_vector, velocity, 3);
+  on_fields(kOp, velocity, vector, grad_result, [&]<class T>(T, const FieldShape& shape) {
+    const T* g = grad_result.data<T>();
+    const T* v = velocity.data<T>();
+    const T* w = vector.data<T>();
+    T* grad_v = grad_velocity.data<T>();
+    T* grad_w = grad_vector.data<T>();
+    const std::int64_t plane = shape.voxels();
+    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      const std::int64_t here = 3 * n * plane + at;
+      for (int i = 0; i < 3; ++i) {
+        grad_v[here + i * plane] =
+            jacobian_times_vector_voxel_grad_velocity(near, g + here, w + here, plane, i);
+        grad_w[here + i * plane] =
+            jacobian_times_vector_voxel_grad_vector(near, g + here, v + here, plane, i);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+namespace cpu {
+const Epdiff epdiff{image_gradient,
+                    image_gradient_backward,
+                    jacobian,
+                    jacobian_backward,
+                    jacobian_determinant,
+                    jacobian_determinant_backward,
+                    coad,
+                    coad_backward,
+                    coad_inf,
+                    coad_inf_backward,
+                    jacobian_times_vector,
+                    jacobian_times_vector_backward};
+}
+
+}  // namespace cinnabar
