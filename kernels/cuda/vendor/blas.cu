@@ -1,0 +1,65 @@
+// cuBLAS behind kernels/cuda/vendor/blas.hpp. One handle per thread and device; the stream is set at every
+// call. Pedantic math keeps fp32 products in fp32 whatever NVIDIA_TF32_OVERRIDE and the library's defaults
+// say.
+#include "kernels/cuda/vendor/blas.hpp"
+
+#include <cublas_v2.h>
+
+#include <limits>
+#include <map>
+#include <memory>
+
+#include "engine/cuda_check.hpp"
+#include "engine/stream.hpp"
+
+namespace cinnabar::cuda::vendor {
+
+namespace {
+
+void check(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail("matmul", detail::concat(call, ": ", cublasGetStatusString(status)));
+}
+
+struct DestroyHandle {
+  void operator()(cublasContext* handle) const { cublasDestroy(handle); }
+};
+
+cublasHandle_t handle_on(Device device) {
+  thread_local std::map<int, std::unique_ptr<cublasContext, DestroyHandle>> handles;
+  auto& handle = handles[device.index];
+  if (!handle) {
+    cublasHandle_t created = nullptr;
+    check(cublasCreate(&created), "cublasCreate");
+    handle.reset(created);
+    check(cublasSetMathMode(created, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+  }
+  check(cublasSetStream(handle.get(), static_cast<cudaStream_t>(current_stream(device))), "cublasSetStream");
+  return handle.get();
+}
+
+int narrow(std::int64_t value) {
+  CINNABAR_CHECK(value <= std::numeric_limits<int>::max(), "matmul", "extent ", value,
+                 " is too large for cuBLAS");
+  return static_cast<int>(value);
+}
+
+}  // namespace
+
+void run(const Gemm& gemm, Device device) {
+  const DeviceScope scope(device);
+  const int m = narrow(gemm.m);
+  const int n = narrow(gemm.n);
+  const int k = narrow(gemm.k);
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  // cuBLAS is column-major: output^T = op(b)^T op(a)^T, and a row-major matrix read by columns is its
+  // transpose.
+  check(cublasSgemmStridedBatched(handle_on(device), gemm.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                  gemm.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, gemm.b,
+                                  gemm.transpose_b ? k : n, gemm.stride_b, gemm.a, gemm.transpose_a ? m : k,
+                                  gemm.stride_a, &zero, gemm.output, n, gemm.m * gemm.n, narrow(gemm.batch)),
+        "cublasSgemmStridedBatched");
+}
+
+}  // namespace cinnabar::cuda::vendor

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/device.hpp"
+
+namespace cinnabar::cuda::vendor {
+
+/// output[i] = op(a[i]) op(b[i]) for i < batch: row-major f32 matrices, op(a) m x k, op(b) k x n, output m x
+/// n and packed. Strides count elements between the matrices of a batch; 0 repeats one.
+struct Gemm {
+  bool transpose_a = false;
+  bool transpose_b = false;
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  std::int64_t batch = 1;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  float* output = nullptr;
+  std::int64_t stride_a = 0;
+  std::int64_t stride_b = 0;
+};
+
+/// Runs on the current stream of the device in full fp32 (no TF32). Throws on any cuBLAS error.
+void run(const Gemm& gemm, Device device);
+
+}  // namespace cinnabar::cuda::vendor

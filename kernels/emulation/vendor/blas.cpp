@@ -1,0 +1,24 @@
+// Host stand-in for kernels/cuda/vendor/blas.cu: the same product by plain loops, in fp32.
+#include "kernels/cuda/vendor/blas.hpp"
+
+namespace cinnabar::cuda::vendor {
+
+void run(const Gemm& gemm, Device) {
+  for (std::int64_t i = 0; i < gemm.batch; ++i) {
+    const float* a = gemm.a + i * gemm.stride_a;
+    const float* b = gemm.b + i * gemm.stride_b;
+    float* output = gemm.output + i * gemm.m * gemm.n;
+    for (std::int64_t r = 0; r < gemm.m; ++r) {
+      for (std::int64_t c = 0; c < gemm.n; ++c) {
+        float sum = 0.0f;
+        for (std::int64_t j = 0; j < gemm.k; ++j) {
+          sum += (gemm.transpose_a ? a[j * gemm.m + r] : a[r * gemm.k + j]) *
+                 (gemm.transpose_b ? b[c * gemm.k + j] : b[j * gemm.n + c]);
+        }
+        output[r * gemm.n + c] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace cinnabar::cuda::vendor
