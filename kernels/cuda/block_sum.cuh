@@ -8,7 +8,7 @@ namespace cinnabar::cuda {
 /// warp, then warp after warp. Thread 0 gets the totals. `scratch` is shared memory of Count * kBlock / 32
 /// doubles; every thread of the block must call.
 template <int Count, int kBlock>
-__device__ __forceinline__ void block_sum(double (&values)[Count], double* scratch) {
+__device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer<double> scratch) {
   constexpr int kWarps = kBlock / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;

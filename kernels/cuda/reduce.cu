@@ -164,14 +164,14 @@ __global__ void cumsum_block_kernel(const float* x, AxisView view, bool reverse,
   for (std::int64_t start = 0; start < view.length; start += kBlock) {
     const std::int64_t i = start + t;
     const std::int64_t at = base + (reverse ? view.length - 1 - i : i) * view.inner;
-    float* from = scan;
-    float* to = scan + kBlock;
+    SharedPointer<float> from = scan;
+    SharedPointer<float> to = scan + kBlock;
     from[t] = i < view.length ? x[at] : 0.0f;
     __syncthreads();
     for (int apart = 1; apart < kBlock; apart *= 2) {
       to[t] = t >= apart ? from[t - apart] + from[t] : from[t];
       __syncthreads();
-      float* swap = from;
+      const SharedPointer<float> swap = from;
       from = to;
       to = swap;
     }
