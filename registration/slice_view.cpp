@@ -118,6 +118,8 @@ std::vector<SliceView> three_views(const Image& image, std::int64_t longest_pixe
   };
   constexpr Plane kPlanes[] = {
       {"AXIAL", 0, 1, 'R', 'L'}, {"CORONAL", 0, 2, 'R', 'L'}, {"SAGITTAL", 1, 2, 'A', 'P'}};
+  const double widest = std::max(size_mm[axes.voxel_axis[0]], size_mm[axes.voxel_axis[1]]);
+  const std::int64_t width = std::max<std::int64_t>(8, std::llround(widest / mm_per_pixel));
   std::vector<SliceView> views;
   for (const Plane& plane : kPlanes) {
     SliceView view;
@@ -126,7 +128,7 @@ std::vector<SliceView> three_views(const Image& image, std::int64_t longest_pixe
     view.right = plane.right;
     view.mm_per_pixel = mm_per_pixel;
     const std::size_t h = axes.voxel_axis[plane.across], v = axes.voxel_axis[plane.up];
-    view.width = std::max<std::int64_t>(8, std::llround(size_mm[h] / mm_per_pixel));
+    view.width = width;
     view.height = std::max<std::int64_t>(8, std::llround(size_mm[v] / mm_per_pixel));
     // Every axis runs towards L, P or I as columns and rows grow.
     Matrix4 to_voxel{};
