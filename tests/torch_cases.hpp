@@ -1,0 +1,96 @@
+#pragma once
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "engine/safetensors.hpp"
+#include "tests/devices.hpp"
+#include "tests/golden_cases.hpp"
+
+namespace cinnabar::testing {
+
+/// One case of a golden file written from PyTorch, on one device and dtype. Tensors are named CASE.TENSOR;
+/// the metadata entry of the case's name holds its options as JSON.
+struct TorchCase {
+  std::filesystem::path file;
+  std::string name;
+  nlohmann::json options;  ///< null where the file could not be read; `name` then says why
+  Device device;
+  DType dtype = DType::f32;
+
+  /// The case's tensors by their own names, on the case's device and in its dtype where they are floating.
+  std::map<std::string, Tensor> read() const {
+    const SafeTensorsFile content(file);
+    const std::string prefix = name + ".";
+    std::map<std::string, Tensor> tensors;
+    for (const std::string& full : content.names()) {
+      if (full.rfind(prefix, 0) != 0) continue;
+      const Tensor stored = content.read(full);
+      tensors[full.substr(prefix.size())] =
+          (is_floating(stored.dtype()) ? stored.to(dtype) : stored).to(device);
+    }
+    return tensors;
+  }
+
+  /// Allowed max |error| / max |reference|: ten times what torch itself loses in float32; in float64 the one
+  /// rounding of the stored reference.
+  double tolerance(const std::string& tensor) const {
+    if (dtype == DType::f64) return 1e-7;
+    const auto stated = options.value("torch_f32_max_err_over_max_abs", nlohmann::json::object());
+    return std::max(10 * stated.value(tensor, 0.0), 2e-6);
+  }
+};
+
+inline void PrintTo(const TorchCase& golden, std::ostream* out) {
+  *out << golden.file.string() << ": " << golden.name << ' ' << golden.options;
+}
+
+/// Every case of every golden file whose name contains one of the families: f32 and f64 on the CPU, f32 on
+/// CUDA.
+inline std::vector<TorchCase> torch_cases(const std::vector<std::string>& families) {
+  std::vector<TorchCase> cases;
+  const auto add_file = [&cases](const std::filesystem::path& path) {
+    const SafeTensorsFile file(path);
+    const std::vector<std::string> names = file.names();
+    for (const auto& [key, text] : file.metadata()) {
+      const bool has_tensors =
+          std::any_of(names.begin(), names.end(),
+                      [prefix = key + "."](const auto& name) { return name.rfind(prefix, 0) == 0; });
+      if (!has_tensors) continue;
+      const nlohmann::json options = nlohmann::json::parse(text);
+      cases.push_back({path, key, options, Device::cpu(), DType::f32});
+      cases.push_back({path, key, options, Device::cpu(), DType::f64});
+      cases.push_back({path, key, options, Device::cuda(), DType::f32});
+    }
+  };
+  for (const std::string& family : families) {
+    for (const auto& path : golden_files(family)) {
+      if (path.filename().string().find(family) == std::string::npos) continue;
+      try {
+        add_file(path);
+      } catch (const std::exception& error) {
+        cases.push_back({path, error.what(), {}, Device::cpu(), DType::f32});
+      }
+    }
+  }
+  return cases;
+}
+
+inline std::string name_of_torch_case(const ::testing::TestParamInfo<TorchCase>& info) {
+  std::ostringstream name;
+  name << info.index << '_' << info.param.file.stem().string() << '_' << info.param.name << '_'
+       << (info.param.device.is_cpu() ? "cpu" : "cuda") << '_' << info.param.dtype;
+  std::string text = name.str();
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+  return text;
+}
+
+}  // namespace cinnabar::testing
