@@ -89,29 +89,6 @@ __global__ void __launch_bounds__(kBlock, 2)
   }
 }
 
-/// Block n adds the partial sums of batch entry n.
-template <int Dims>
-__global__ void __launch_bounds__(kBlock, 2)
-    affine_grid_backward_total_kernel(const double* partial, std::int64_t chunks, std::int64_t batch,
-                                      float* grad_theta) {
-  constexpr int kTerms = Dims * (Dims + 1);
-  CINNABAR_SHARED(double, scratch, kTerms* kBlock / 32);
-  for (std::int64_t n = blockIdx.x; n < batch; n += gridDim.x) {
-    double totals[kTerms] = {};
-    for (std::int64_t chunk = threadIdx.x; chunk < chunks; chunk += kBlock) {
-#pragma unroll
-      for (int term = 0; term < kTerms; ++term) totals[term] += partial[(n * chunks + chunk) * kTerms + term];
-    }
-    block_sum<kTerms, kBlock>(totals, scratch);
-    if (threadIdx.x == 0) {
-#pragma unroll
-      for (int term = 0; term < kTerms; ++term)
-        grad_theta[n * kTerms + term] = static_cast<float>(totals[term]);
-    }
-    __syncthreads();
-  }
-}
-
 GridGeometry geometry_of(const Tensor& grid, int dims, bool align_corners) {
   require_dtype(kOp, grid, DType::f32);
   GridGeometry geometry{{1, 1, 1}, 1, grid.shape(0), align_corners};
@@ -150,10 +127,8 @@ void backward(const Tensor& grad_grid, bool align_corners, Tensor& grad_theta) {
   Tensor partial = Tensor::empty({geometry.batch, shape.grid.x, terms}, DType::f64, grad_grid.device());
   launch(kOp, dims == 2 ? affine_grid_backward_chunk_kernel<2> : affine_grid_backward_chunk_kernel<3>, shape,
          grad_grid.device(), grad_grid.data<float>(), geometry, partial.data<double>());
-  const LaunchShape one_per_entry{dim3(shape.grid.y), dim3(kBlock)};
-  launch(kOp, dims == 2 ? affine_grid_backward_total_kernel<2> : affine_grid_backward_total_kernel<3>,
-         one_per_entry, grad_grid.device(), partial.data<double>(), std::int64_t{shape.grid.x},
-         geometry.batch, grad_theta.data<float>());
+  const auto sum = dims == 2 ? sum_chunks<6, float> : sum_chunks<12, float>;
+  sum(kOp, partial, geometry.batch, shape.grid.x, grad_theta.data<float>());
 }
 
 }  // namespace

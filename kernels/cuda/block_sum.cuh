@@ -30,4 +30,33 @@ __device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer
   }
 }
 
+/// Block r adds the Count sums of each of the `chunks` entries of row r.
+template <int Count, int kBlock, class Result>
+__global__ void __launch_bounds__(kBlock, 2)
+    sum_chunks_row_kernel(const double* partial, std::int64_t rows, std::int64_t chunks, Result* sums) {
+  CINNABAR_SHARED(double, scratch, Count* kBlock / 32);
+  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    double totals[Count] = {};
+    for (std::int64_t chunk = threadIdx.x; chunk < chunks; chunk += kBlock) {
+#pragma unroll
+      for (int k = 0; k < Count; ++k) totals[k] += partial[(row * chunks + chunk) * Count + k];
+    }
+    block_sum<Count, kBlock>(totals, scratch);
+    if (threadIdx.x == 0) {
+#pragma unroll
+      for (int k = 0; k < Count; ++k) sums[row * Count + k] = static_cast<Result>(totals[k]);
+    }
+    __syncthreads();
+  }
+}
+
+/// sums [rows, Count] = partial [rows, chunks, Count] added over the chunks in a fixed order.
+template <int Count, class Result>
+void sum_chunks(const char* op, const Tensor& partial, std::int64_t rows, std::int64_t chunks, Result* sums) {
+  if (rows == 0) return;
+  const LaunchShape shape{dim3(static_cast<unsigned>(rows < 65535 ? rows : 65535)), dim3(256)};
+  launch(op, sum_chunks_row_kernel<Count, 256, Result>, shape, partial.device(), partial.data<double>(), rows,
+         chunks, sums);
+}
+
 }  // namespace cinnabar::cuda
