@@ -1,0 +1,123 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "apps/commands.hpp"
+#include "apps/config_file.hpp"
+#include "engine/error.hpp"
+
+namespace cinnabar::apps {
+
+namespace {
+
+constexpr int kFailure = 1;
+constexpr int kUsage = 2;
+
+CommonOptions& mutable_options() {
+  static CommonOptions options;
+  return options;
+}
+
+std::string& mutable_command_line() {
+  static std::string line;
+  return line;
+}
+
+std::string quoted(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=:,@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string result = "'";
+  for (const char c : word) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+/// One line on stderr, whatever the message holds.
+int report(std::string message, int code) {
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  std::fprintf(stderr, "cinnabar: %s\n", message.c_str());
+  return code;
+}
+
+/// The words after the program's name, with the long options that NiftyReg's users write with one dash.
+std::vector<std::string> arguments(int count, char** words) {
+  std::vector<std::string> result;
+  for (int i = 1; i < count; ++i) {
+    const std::string word = words[i];
+    const bool single_dash = word == "-ref" || word == "-flo" || word == "-res";
+    result.push_back(single_dash ? "-" + word : word);
+  }
+  return result;
+}
+
+int parse_and_run(CLI::App& app, std::vector<std::string> words) {
+  std::string command;
+  for (const std::string& word : words) {
+    if (command.empty() && has_subcommand(app, word)) command = word;
+  }
+  app.config_formatter(make_config_reader(app, command));
+  const std::string help = "; see cinnabar " + command + (command.empty() ? "" : " ") + "--help";
+  try {
+    std::reverse(words.begin(), words.end());
+    app.parse(words);
+    return 0;
+  } catch (const CLI::Success& request) {
+    return app.exit(request);  // --help and --version
+  } catch (const CLI::FileError& error) {
+    return report(error.what(), kFailure);
+  } catch (const CLI::ParseError& error) {
+    return report(error.what() + help, kUsage);
+  } catch (const InputError& error) {
+    return report(error.what(), kFailure);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory; close other programs or use smaller images", kFailure);
+  } catch (const std::exception& error) {
+    return report(error.what(), kFailure);
+  }
+}
+
+int run(int count, char** words) {
+  mutable_command_line() = "cinnabar";
+  for (int i = 1; i < count; ++i) mutable_command_line() += " " + quoted(words[i]);
+  CommonOptions& options = mutable_options();
+  CLI::App app("Learned and optimised registration of 3-D images.", "cinnabar");
+  app.set_version_flag("--version", std::string("cinnabar ") + CINNABAR_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.get_formatter()->column_width(34);
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_config("--config", "", "TOML file with the options of a subcommand");
+  app.add_option("--threads", options.threads, "CPU threads (0: all)")->check(CLI::NonNegativeNumber);
+  app.add_flag("--quiet,-q", options.quiet, "Print nothing but errors and results");
+  app.add_flag("--verbose,-v", options.verbose, "Print more");
+  app.parse_complete_callback([&options] {
+    if (options.threads > 0) omp_set_num_threads(options.threads);
+  });
+  add_apply(app);
+  add_jacobian(app);
+  add_measure(app);
+  add_info(app);
+  return parse_and_run(app, arguments(count, words));
+}
+
+}  // namespace
+
+const CommonOptions& common_options() {
+  return mutable_options();
+}
+
+const std::string& command_line() {
+  return mutable_command_line();
+}
+
+}  // namespace cinnabar::apps
+
+int main(int count, char** words) {
+  return cinnabar::apps::run(count, words);
+}
