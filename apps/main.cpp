@@ -63,6 +63,9 @@ int parse_and_run(CLI::App& app, std::vector<std::string> words) {
   }
   app.config_formatter(make_config_reader(app, command));
   const std::string help = "; see cinnabar " + command + (command.empty() ? "" : " ") + "--help";
+  if (command.empty() && !words.empty() && !words.front().starts_with("-")) {
+    return report("there is no subcommand '" + words.front() + "'" + help, kUsage);
+  }
   try {
     std::reverse(words.begin(), words.end());
     app.parse(words);
