@@ -1,0 +1,185 @@
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+
+#include "autograd/gradcheck.hpp"
+#include "autograd/update_inverse.hpp"
+#include "kernels/update_inverse.hpp"
+#include "kernels/warp.hpp"
+#include "tests/devices.hpp"
+#include "tests/tensors.hpp"
+
+namespace cinnabar {
+namespace {
+
+using testing::poisoned;
+using testing::random_tensor;
+using testing::relative_error;
+using testing::same_values;
+
+/// A displacement of low frequency: amplitude times sines whose phases the seed shifts.
+Tensor wavy_field(const Shape& shape, double seed, double amplitude, DType dtype = DType::f32) {
+  std::vector<double> values;
+  const std::int64_t d = shape[2], h = shape[3], w = shape[4];
+  for (std::int64_t i = 0; i < shape.numel(); ++i) {
+    const double x = static_cast<double>(i % w), y = static_cast<double>(i / w % h);
+    const double z = static_cast<double>(i / w / h % d), c = static_cast<double>(i / w / h / d);
+    values.push_back(amplitude * std::sin(0.31 * x + 0.7 * c + seed) * std::cos(0.23 * y - 1.1 * c) *
+                     std::cos(0.27 * z + 0.4 * c * seed));
+  }
+  return Tensor::from(values, shape).to(dtype);
+}
+
+/// The N iterations as separate passes over whole fields, without any stop.
+Tensor full_loop(const Tensor& psi, const Tensor& increment, int iterations) {
+  const Warp& warp = warp_on(psi.device());
+  Tensor rho = psi.clone();
+  Tensor w = Tensor::empty_like(psi);
+  for (int k = 0; k < iterations; ++k) {
+    warp.forward(increment, rho, Boundary::zeros, w);
+    std::vector<double> back = w.to_vector<double>();
+    for (double& value : back) value = -value;
+    const Tensor moved = Tensor::from(back, psi.shape()).to(psi.dtype()).to(psi.device());
+    warp.compose(psi, moved, rho);
+  }
+  return rho;
+}
+
+class UpdateInverseOnDevice : public testing::OnDevice {
+ protected:
+  Tensor sent(const Tensor& tensor) const { return tensor.to(device()); }
+  const UpdateInverse& kernels() const { return update_inverse_on(device()); }
+};
+
+TEST_P(UpdateInverseOnDevice, AgreesWithTheFullLoop) {
+  for (const Shape& shape : {Shape{1, 3, 9, 11, 37}, Shape{2, 3, 5, 7, 6}, Shape{1, 3, 1, 15, 33}}) {
+    const Tensor psi = sent(wavy_field(shape, 0.3, 2.5));
+    const Tensor increment = sent(wavy_field(shape, 1.7, 0.6));
+    for (const int iterations : {0, 1, 5, 20, 21}) {
+      Tensor updated = poisoned(shape, DType::f32, device());
+      kernels().forward(psi, increment, iterations, updated);
+      const Tensor expected = full_loop(psi, increment, iterations);
+      // On the CPU both paths share every operation; a GPU compiler may fuse them differently.
+      if (device().is_cpu()) {
+        EXPECT_TRUE(same_values(updated, expected)) << shape << ", " << iterations << " iterations";
+      } else {
+        EXPECT_LT(relative_error(updated, expected), 1e-5) << shape << ", " << iterations << " iterations";
+      }
+    }
+  }
+}
+
+TEST_P(UpdateInverseOnDevice, UndoesAShiftByHand) {
+  // h = id + 1 along x with inverse id - 1; one more half voxel: the inverse becomes id - 1.5.
+  const Shape shape{1, 3, 1, 1, 9};
+  std::vector<float> psi(27, 0.0f), increment(27, 0.0f);
+  for (std::size_t x = 0; x < 9; ++x) {
+    psi[x] = -1.0f;
+    increment[x] = 0.5f;
+  }
+  Tensor updated = poisoned(shape, DType::f32, device());
+  kernels().forward(sent(Tensor::from(psi, shape)), sent(Tensor::from(increment, shape)), 20, updated);
+  const auto values = updated.to_vector<float>();
+  for (std::size_t x = 2; x < 9; ++x) EXPECT_EQ(values[x], -1.5f) << x;
+}
+
+TEST_P(UpdateInverseOnDevice, GradientsAgreeWithFloat64) {
+  for (const Shape& shape : {Shape{1, 3, 7, 9, 35}, Shape{2, 3, 1, 13, 11}}) {
+    // Positions near voxel planes may fall into other cells in float32, so compare in the mean.
+    const Tensor psi = wavy_field(shape, 0.9, 1.5);
+    const Tensor increment = wavy_field(shape, 2.1, 0.5);
+    const Tensor grad = random_tensor(shape, 3);
+    for (const int iterations : {0, 3, 20}) {
+      Tensor expected[2] = {poisoned(shape, DType::f64), poisoned(shape, DType::f64)};
+      Tensor actual[2] = {poisoned(shape, DType::f32, device()), poisoned(shape, DType::f32, device())};
+      cpu::update_inverse.backward(grad.to(DType::f64), psi.to(DType::f64), increment.to(DType::f64),
+                                   iterations, expected[0], expected[1]);
+      kernels().backward(sent(grad), sent(psi), sent(increment), iterations, actual[0], actual[1]);
+      for (int i = 0; i < 2; ++i) {
+        EXPECT_LT(relative_error(actual[i], expected[i]), 2e-4) << shape << " N " << iterations << " " << i;
+      }
+    }
+  }
+}
+
+TEST_P(UpdateInverseOnDevice, NanInTheGradientIsNotLost) {
+  const Shape shape{1, 3, 3, 3, 3};
+  const Tensor psi = sent(wavy_field(shape, 0.9, 0.5));
+  Tensor grad = Tensor::zeros(shape);
+  grad.data<float>()[13] = std::nanf("");
+  Tensor grad_psi = Tensor::zeros(shape, DType::f32, device());
+  Tensor grad_increment = Tensor::zeros(shape, DType::f32, device());
+  kernels().backward(sent(grad), psi, psi, 5, grad_psi, grad_increment);
+  const auto has_nan = [](const Tensor& t) {
+    const auto values = t.to_vector<float>();
+    return std::any_of(values.begin(), values.end(), [](float v) { return std::isnan(v); });
+  };
+  EXPECT_TRUE(has_nan(grad_psi));
+  EXPECT_TRUE(has_nan(grad_increment));
+}
+
+TEST_P(UpdateInverseOnDevice, RejectsWhatDoesNotFit) {
+  const Tensor field = sent(Tensor::zeros({1, 3, 3, 4, 5}));
+  const Tensor other = sent(Tensor::zeros({1, 3, 3, 4, 4}));
+  Tensor result = sent(Tensor::zeros({1, 3, 3, 4, 5}));
+  Tensor image = sent(Tensor::zeros({1, 1, 3, 4, 5}));
+  EXPECT_THROW(kernels().forward(field, other, 5, result), Error);
+  EXPECT_THROW(kernels().forward(field, field, 5, image), Error);
+  EXPECT_THROW(kernels().forward(field, field, -1, result), Error);
+  EXPECT_THROW(kernels().forward(field, field, 65, result), Error);
+  EXPECT_THROW(kernels().backward(other, field, field, 5, result, result), Error);
+}
+
+CINNABAR_ON_EACH_DEVICE(UpdateInverseOnDevice);
+
+TEST(UpdateInverse, GradientAgreesWithDifferences) {
+  for (const Shape& shape : {Shape{1, 3, 3, 4, 4}, Shape{2, 3, 1, 3, 4}}) {
+    const Tensor psi = random_tensor(shape, 5, -0.8, 0.8, DType::f64);
+    const Tensor increment = random_tensor(shape, 6, -0.25, 0.25, DType::f64);
+    for (const int iterations : {1, 2, 5, 40}) {
+      const auto result =
+          gradcheck([=](const std::vector<Variable>& in) { return update_inverse(in[0], in[1], iterations); },
+                    {psi, increment});
+      EXPECT_TRUE(result) << iterations << " iterations: " << result.message;
+    }
+  }
+}
+
+TEST(UpdateInverse, GradcheckRejectsTheGradientOfFewerIterations) {
+  const Shape shape{1, 3, 3, 3, 4};
+  const auto wrong = [](const std::vector<Variable>& in) {
+    const Tensor psi = in[0].value();
+    const Tensor w = in[1].value();
+    Tensor updated = Tensor::empty_like(psi);
+    cpu::update_inverse.forward(psi, w, 3, updated);
+    return record_one("wrong_inverse", updated, in, [=](const Tensor& grad) {
+      std::vector<Tensor> grads{Tensor::empty_like(psi), Tensor::empty_like(psi)};
+      cpu::update_inverse.backward(grad, psi, w, 1, grads[0], grads[1]);
+      return grads;
+    });
+  };
+  EXPECT_FALSE(gradcheck(
+      std::function<Variable(const std::vector<Variable>&)>(wrong),
+      {random_tensor(shape, 7, -0.8, 0.8, DType::f64), random_tensor(shape, 8, -0.3, 0.3, DType::f64)}));
+}
+
+TEST(UpdateInverse, HasTheSameBitsForAnyNumberOfThreads) {
+  const Shape shape{1, 3, 17, 19, 23};
+  const Tensor psi = wavy_field(shape, 0.3, 2.0);
+  const Tensor increment = wavy_field(shape, 1.1, 0.7);
+  const Tensor grad = random_tensor(shape, 9);
+  const int before = omp_get_max_threads();
+  Tensor results[2][3];
+  for (int i = 0; i < 2; ++i) {
+    omp_set_num_threads(i == 0 ? 1 : 3);
+    for (Tensor& t : results[i]) t = poisoned(shape);
+    cpu::update_inverse.forward(psi, increment, 20, results[i][0]);
+    cpu::update_inverse.backward(grad, psi, increment, 20, results[i][1], results[i][2]);
+  }
+  omp_set_num_threads(before);
+  for (int k = 0; k < 3; ++k) EXPECT_TRUE(same_values(results[0][k], results[1][k])) << k;
+}
+
+}  // namespace
+}  // namespace cinnabar
