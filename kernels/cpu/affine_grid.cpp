@@ -30,22 +30,23 @@ void run_forward(const Tensor& theta, bool align_corners, Tensor& grid) {
   const auto depth = static_cast<std::int64_t>(base[2].size());
   const T* matrices = theta.data<T>();
   T* points = grid.data<T>();
-  parallel_for(grid.shape(0) * depth * height, 16, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const T* m = matrices + row / (depth * height) * Dims * (Dims + 1);
-      const T y = base[1][static_cast<std::size_t>(row % height)];
-      const T z = base[2][static_cast<std::size_t>(row / height % depth)];
-      T* out = points + row * width * Dims;
-      for (int r = 0; r < Dims; ++r) {
-        const T* line = m + r * (Dims + 1);
-        T constant = line[1] * y + line[Dims];
-        if (Dims == 3) constant += line[2] * z;
-        for (std::int64_t w = 0; w < width; ++w) {
-          out[w * Dims + r] = line[0] * base[0][static_cast<std::size_t>(w)] + constant;
-        }
-      }
-    }
-  });
+  parallel_for(grid.shape(0) * depth * height, 1 + 8192 / (width + 1),
+               [&](std::int64_t first, std::int64_t last) {
+                 for (std::int64_t row = first; row < last; ++row) {
+                   const T* m = matrices + row / (depth * height) * Dims * (Dims + 1);
+                   const T y = base[1][static_cast<std::size_t>(row % height)];
+                   const T z = base[2][static_cast<std::size_t>(row / height % depth)];
+                   T* out = points + row * width * Dims;
+                   for (int r = 0; r < Dims; ++r) {
+                     const T* line = m + r * (Dims + 1);
+                     T constant = line[1] * y + line[Dims];
+                     if (Dims == 3) constant += line[2] * z;
+                     for (std::int64_t w = 0; w < width; ++w) {
+                       out[w * Dims + r] = line[0] * base[0][static_cast<std::size_t>(w)] + constant;
+                     }
+                   }
+                 }
+               });
 }
 
 template <class T, int Dims>
@@ -59,7 +60,7 @@ void run_backward(const Tensor& grad_grid, bool align_corners, Tensor& grad_thet
   const std::int64_t batch = grad_grid.shape(0);
   std::vector<Sums> planes(static_cast<std::size_t>(batch * depth * height));
   const T* grads = grad_grid.data<T>();
-  parallel_for(batch * depth * height, 16, [&](std::int64_t first, std::int64_t last) {
+  parallel_for(batch * depth * height, 1 + 8192 / (width + 1), [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
       const double y = base[1][static_cast<std::size_t>(row % height)];
       const double z = base[2][static_cast<std::size_t>(row / height % depth)];

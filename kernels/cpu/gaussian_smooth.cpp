@@ -47,22 +47,23 @@ template <class T>
 void smooth_rows(const T* source, const SmoothedAxis& axis, const Taps<T>& taps, bool transposed, T* target) {
   const std::int64_t n = axis.extent;
   const std::int64_t blocks = (axis.inner + kColumns - 1) / kColumns;
-  parallel_for(axis.outer * blocks * n, 16, [&](std::int64_t first_task, std::int64_t last_task) {
-    for (std::int64_t task = first_task; task < last_task; ++task) {
-      const std::int64_t i = task % n;
-      const std::int64_t first = task / n % blocks * kColumns;
-      const std::int64_t count = std::min(kColumns, axis.inner - first);
-      const T* image = source + task / n / blocks * n * axis.inner + first;
-      T* out = target + (task / n / blocks * n + i) * axis.inner + first;
-      std::fill(out, out + count, T(0));
-      const std::int64_t last = std::min(i + taps.radius, n - 1);
-      for (std::int64_t j = std::max<std::int64_t>(i - taps.radius, 0); j <= last; ++j) {
-        const T weight = transposed ? weight_between(taps, n, j, i) : weight_between(taps, n, i, j);
-        const T* row = image + j * axis.inner;
-        for (std::int64_t k = 0; k < count; ++k) out[k] += weight * row[k];
-      }
-    }
-  });
+  parallel_for(
+      axis.outer * blocks * n, 16 + 4096 / axis.inner, [&](std::int64_t first_task, std::int64_t last_task) {
+        for (std::int64_t task = first_task; task < last_task; ++task) {
+          const std::int64_t i = task % n;
+          const std::int64_t first = task / n % blocks * kColumns;
+          const std::int64_t count = std::min(kColumns, axis.inner - first);
+          const T* image = source + task / n / blocks * n * axis.inner + first;
+          T* out = target + (task / n / blocks * n + i) * axis.inner + first;
+          std::fill(out, out + count, T(0));
+          const std::int64_t last = std::min(i + taps.radius, n - 1);
+          for (std::int64_t j = std::max<std::int64_t>(i - taps.radius, 0); j <= last; ++j) {
+            const T weight = transposed ? weight_between(taps, n, j, i) : weight_between(taps, n, i, j);
+            const T* row = image + j * axis.inner;
+            for (std::int64_t k = 0; k < count; ++k) out[k] += weight * row[k];
+          }
+        }
+      });
 }
 
 /// The x axis: each row is padded into a buffer, clamped or with zeros, and filtered tap by tap.
@@ -71,7 +72,7 @@ void smooth_along_x(const T* source, const SmoothedAxis& axis, const Taps<T>& ta
                     T* target) {
   const std::int64_t n = axis.extent;
   const std::int64_t radius = taps.radius;
-  parallel_for(axis.outer, 64, [&](std::int64_t first, std::int64_t last) {
+  parallel_for(axis.outer, 1 + 8192 / n, [&](std::int64_t first, std::int64_t last) {
     std::vector<T> padded(static_cast<std::size_t>(n + 2 * radius), T(0));
     for (std::int64_t row = first; row < last; ++row) {
       const T* in = source + row * n;

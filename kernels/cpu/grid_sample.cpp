@@ -104,7 +104,9 @@ Corners<T, Dims> corners_of(const Cells<T, Dims>& cells, int i, const GridSample
 template <class Body>
 void for_point_blocks(const GridSampleShape& shape, const Body& body) {
   const std::int64_t chunks = (shape.points + kChunk - 1) / kChunk;
-  parallel_for(shape.batch * chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
+  // Small batch entries share a task: starting threads costs more than a few hundred points.
+  const std::int64_t grain = 1 + kChunk / (4 * shape.points + 1);
+  parallel_for(shape.batch * chunks, grain, [&](std::int64_t first_task, std::int64_t last_task) {
     for (std::int64_t task = first_task; task < last_task; ++task) {
       const std::int64_t n = task / chunks;
       const std::int64_t end = std::min((task % chunks + 1) * kChunk, shape.points);
@@ -279,9 +281,10 @@ void run_backward_input(const Tensor& grad_output, const Tensor& grid, const Gri
     };
     const std::int64_t count = static_cast<std::int64_t>(slabs.start.size()) - 1;
     for (std::int64_t parity = 0; parity < 2; ++parity) {
-      parallel_for((count + 1 - parity) / 2, 1, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i) scatter_slab(2 * i + parity);
-      });
+      parallel_for((count + 1 - parity) / 2, 1 + 1024 * count / (shape.points + 1),
+                   [&](std::int64_t first, std::int64_t last) {
+                     for (std::int64_t i = first; i < last; ++i) scatter_slab(2 * i + parity);
+                   });
     }
   }
 }

@@ -56,6 +56,11 @@ Targets<T> targets_of(const ResizeAxis& axis) {
   return targets;
 }
 
+/// Rows worth handing to a thread: some 10^4 voxels.
+std::int64_t rows_of_task(const ResizeAxis& x) {
+  return 1 + 8192 / (std::int64_t{x.in} + x.out);
+}
+
 /// Blends the four rows above and below in y and z, then the pairs along x.
 template <class T>
 void run_forward(const Tensor& input, const std::array<ResizeAxis, 3>& axes, bool nearest, Tensor& output) {
@@ -68,38 +73,39 @@ void run_forward(const Tensor& input, const std::array<ResizeAxis, 3>& axes, boo
   const std::int64_t rows = std::int64_t{axes[1].out} * axes[2].out;
   const T* source = input.data<T>();
   T* target = output.data<T>();
-  parallel_for(input.shape(0) * input.shape(1) * rows, 16, [&](std::int64_t first, std::int64_t last) {
-    std::vector<T> blended(static_cast<std::size_t>(width));
-    for (std::int64_t row = first; row < last; ++row) {
-      const auto y = static_cast<std::size_t>(row % axes[1].out);
-      const auto z = static_cast<std::size_t>(row / axes[1].out % axes[2].out);
-      const T* image = source + row / rows * depth * height * width;
-      const auto row_at = [&](std::int32_t zi, std::int32_t yi) {
-        return image + (zi * height + yi) * width;
-      };
-      const T* r00 = row_at(along_z.low[z], along_y.low[y]);
-      T* out = target + row * axes[0].out;
-      if (nearest) {
-        for (std::size_t x = 0; x < along_x.low.size(); ++x) out[x] = r00[along_x.low[x]];
-        continue;
-      }
-      const T* r01 = row_at(along_z.low[z], along_y.high[y]);
-      const T* r10 = row_at(along_z.high[z], along_y.low[y]);
-      const T* r11 = row_at(along_z.high[z], along_y.high[y]);
-      const T wy = along_y.weight[y];
-      const T wz = along_z.weight[z];
-      for (std::int64_t x = 0; x < width; ++x) {
-        const T below = (T(1) - wy) * r00[x] + wy * r01[x];
-        const T above = (T(1) - wy) * r10[x] + wy * r11[x];
-        blended[static_cast<std::size_t>(x)] = (T(1) - wz) * below + wz * above;
-      }
-      for (std::size_t x = 0; x < along_x.low.size(); ++x) {
-        const T w = along_x.weight[x];
-        out[x] = (T(1) - w) * blended[static_cast<std::size_t>(along_x.low[x])] +
-                 w * blended[static_cast<std::size_t>(along_x.high[x])];
-      }
-    }
-  });
+  parallel_for(input.shape(0) * input.shape(1) * rows, rows_of_task(axes[0]),
+               [&](std::int64_t first, std::int64_t last) {
+                 std::vector<T> blended(static_cast<std::size_t>(width));
+                 for (std::int64_t row = first; row < last; ++row) {
+                   const auto y = static_cast<std::size_t>(row % axes[1].out);
+                   const auto z = static_cast<std::size_t>(row / axes[1].out % axes[2].out);
+                   const T* image = source + row / rows * depth * height * width;
+                   const auto row_at = [&](std::int32_t zi, std::int32_t yi) {
+                     return image + (zi * height + yi) * width;
+                   };
+                   const T* r00 = row_at(along_z.low[z], along_y.low[y]);
+                   T* out = target + row * axes[0].out;
+                   if (nearest) {
+                     for (std::size_t x = 0; x < along_x.low.size(); ++x) out[x] = r00[along_x.low[x]];
+                     continue;
+                   }
+                   const T* r01 = row_at(along_z.low[z], along_y.high[y]);
+                   const T* r10 = row_at(along_z.high[z], along_y.low[y]);
+                   const T* r11 = row_at(along_z.high[z], along_y.high[y]);
+                   const T wy = along_y.weight[y];
+                   const T wz = along_z.weight[z];
+                   for (std::int64_t x = 0; x < width; ++x) {
+                     const T below = (T(1) - wy) * r00[x] + wy * r01[x];
+                     const T above = (T(1) - wy) * r10[x] + wy * r11[x];
+                     blended[static_cast<std::size_t>(x)] = (T(1) - wz) * below + wz * above;
+                   }
+                   for (std::size_t x = 0; x < along_x.low.size(); ++x) {
+                     const T w = along_x.weight[x];
+                     out[x] = (T(1) - w) * blended[static_cast<std::size_t>(along_x.low[x])] +
+                              w * blended[static_cast<std::size_t>(along_x.high[x])];
+                   }
+                 }
+               });
 }
 
 /// Each row of the input adds up the rows of grad_output that read it, then gathers along x.
