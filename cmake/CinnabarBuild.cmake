@@ -61,6 +61,8 @@ if(CINNABAR_NATIVE)
 endif()
 if(CINNABAR_SANITIZE)
   list(APPEND host_options -fsanitize=${CINNABAR_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # GCC's flow analysis takes the checks inserted by the sanitizers for reachable errors in correct code.
+  list(APPEND host_options -Wno-stringop-overflow -Wno-array-bounds -Wno-maybe-uninitialized)
   target_link_options(cinnabar_settings INTERFACE -fsanitize=${CINNABAR_SANITIZE})
 endif()
 if(CINNABAR_COVERAGE)
