@@ -18,6 +18,8 @@ const std::string& command_line();
 
 // One per file of this folder: adds the subcommand, its options and its callback. A callback throws
 // InputError (or Error) to end with exit code 1, and CLI::ValidationError to end with exit code 2.
+void add_register(CLI::App& app);
+void add_selftest(CLI::App& app);
 void add_apply(CLI::App& app);
 void add_jacobian(CLI::App& app);
 void add_measure(CLI::App& app);

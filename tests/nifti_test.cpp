@@ -58,10 +58,8 @@ void expect_pattern(const Image& image, const std::string& what) {
   EXPECT_EQ(image.voxels.to_vector<float>(), pattern_image(image.geometry).voxels.to_vector<float>()) << what;
 }
 
-void expect_matrix(const Matrix4& actual, const Matrix4& expected, double tolerance,
-                   const std::string& what) {
-  for (std::size_t i = 0; i < 16; ++i)
-    EXPECT_NEAR(actual[i], expected[i], tolerance) << what << " entry " << i;
+void expect_matrix(const Matrix4& actual, const Matrix4& expected, const std::string& what) {
+  for (std::size_t i = 0; i < 16; ++i) EXPECT_NEAR(actual[i], expected[i], 1e-5) << what << " entry " << i;
 }
 
 void save_matrix(const std::filesystem::path& path, const Matrix4& matrix) {
@@ -190,7 +188,7 @@ TEST(Nifti, ReadsWhatNibabelWrites) {
     const std::string stem = name.substr(0, name.find(".nii"));
     const Image image = read_image(entry.path());
     expect_pattern(image, name);
-    expect_matrix(image.geometry.voxel_to_world, load_matrix(stem + ".txt"), 1e-5, name);
+    expect_matrix(image.geometry.voxel_to_world, load_matrix(stem + ".txt"), name);
     ++files;
   }
   EXPECT_EQ(files, 2 * (2 * 10 + 3 * 2) + 3);
