@@ -5,12 +5,56 @@
 
 namespace cinnabar {
 
+namespace {
+
+Tensor multiply(const Tensor& grad, const Tensor& factor) {
+  Tensor product = Tensor::empty_like(grad);
+  elementwise_on(grad.device()).binary(Binary::mul, grad, factor, product);
+  return product;
+}
+
+Tensor multiply(const Tensor& grad, double factor) {
+  if (factor == 1.0) return grad;
+  Tensor product = Tensor::empty_like(grad);
+  elementwise_on(grad.device()).unary(Unary::affine, grad, factor, 0.0, product);
+  return product;
+}
+
+/// x + y or x - y: the gradient needs neither value, so the graph keeps neither.
+Variable record_sum(Tensor output, const Variable& x, const Variable& y, double sign) {
+  return record_one("elementwise", std::move(output), {x, y},
+                    [sign, shape_x = x.shape(), shape_y = y.shape(), needs_x = x.requires_grad(),
+                     needs_y = y.requires_grad()](const Tensor& grad) {
+                      return std::vector<Tensor>{needs_x ? sum_to(grad, shape_x) : Tensor{},
+                                                 needs_y ? multiply(sum_to(grad, shape_y), sign) : Tensor{}};
+                    });
+}
+
+/// x y: a factor is kept only where the other one needs a gradient.
+Variable record_product(Tensor output, const Variable& x, const Variable& y) {
+  const Tensor kept_x = y.requires_grad() ? x.value() : Tensor{};
+  const Tensor kept_y = x.requires_grad() ? y.value() : Tensor{};
+  return record_one("elementwise", std::move(output), {x, y},
+                    [kept_x, kept_y, shape_x = x.shape(), shape_y = y.shape()](const Tensor& grad) {
+                      std::vector<Tensor> gradients(2);
+                      if (kept_y.defined()) gradients[0] = sum_to(multiply(grad, kept_y), shape_x);
+                      if (kept_x.defined()) gradients[1] = sum_to(multiply(grad, kept_x), shape_y);
+                      return gradients;
+                    });
+}
+
+}  // namespace
+
 Variable unary(Unary op, const Variable& x, double a, double b) {
   const Tensor& input = x.value();
   require_floating("elementwise", input);
   const Elementwise& kernels = elementwise_on(input.device());
   Tensor output = Tensor::empty_like(input);
   kernels.unary(op, input, a, b, output);
+  if (op == Unary::affine) {
+    return record_one("elementwise", output, {x},
+                      [a](const Tensor& grad) { return std::vector<Tensor>{multiply(grad, a)}; });
+  }
   const Tensor saved = slope_uses_output(op) ? output : input;
   return record_one("elementwise", output, {x}, [=, &kernels](const Tensor& grad_output) {
     Tensor grad_input = Tensor::empty_like(grad_output);
@@ -28,6 +72,9 @@ Variable binary(Binary op, const Variable& x, const Variable& y) {
   const Elementwise& kernels = elementwise_on(p.device());
   Tensor output = Tensor::empty(broadcast_shape("elementwise", p.shape(), q.shape()), p.dtype(), p.device());
   kernels.binary(op, p, q, output);
+  if (op == Binary::add) return record_sum(output, x, y, 1.0);
+  if (op == Binary::sub) return record_sum(output, x, y, -1.0);
+  if (op == Binary::mul) return record_product(output, x, y);
   return record_one(
       "elementwise", output, {x, y},
       [=, &kernels, needs_x = x.requires_grad(), needs_y = y.requires_grad()](const Tensor& grad) {

@@ -186,7 +186,7 @@ Variable pad(const Variable& x, const std::vector<std::pair<std::int64_t, std::i
   Tensor output = Tensor::empty(shape, input.dtype(), input.device());
   if (value == 0.0) {
     output.fill(0.0);
-  } else {  // repeated from one element on the device itself
+  } else {  // one element crosses from the host and is repeated on the device
     copy(Tensor::full({}, value, input.dtype(), input.device()), View{}, shape, View::contiguous(shape),
          output);
   }
@@ -195,21 +195,23 @@ Variable pad(const Variable& x, const std::vector<std::pair<std::int64_t, std::i
                     [box](const Tensor& grad) { return std::vector<Tensor>{read_box(grad, box)}; });
 }
 
-Variable expand(const Variable& x, const Shape& shape) {
-  const Tensor& input = x.value();
-  CINNABAR_CHECK(broadcast_shape("expand", input.shape(), shape) == shape, "expand", input,
-                 " does not expand to ", shape);
-  const View plain = View::contiguous(input.shape());
+Tensor expand_to(const Tensor& x, const Shape& shape) {
+  CINNABAR_CHECK(broadcast_shape("expand", x.shape(), shape) == shape, "expand", x, " does not expand to ",
+                 shape);
+  const View plain = View::contiguous(x.shape());
   View from;
-  const int lead = shape.rank() - input.rank();
-  for (int axis = 0; axis < input.rank(); ++axis) {
-    if (input.shape(axis) != 1) {
-      from.stride[static_cast<std::size_t>(axis + lead)] = plain.stride[static_cast<std::size_t>(axis)];
-    }
+  const int lead = shape.rank() - x.rank();
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    const auto a = static_cast<std::size_t>(axis);
+    if (x.shape(axis) != 1) from.stride[a + static_cast<std::size_t>(lead)] = plain.stride[a];
   }
-  Tensor output = Tensor::empty(shape, input.dtype(), input.device());
-  copy(input, from, shape, View::contiguous(shape), output);
-  return record_one("expand", output, {x}, [from_shape = input.shape()](const Tensor& grad) {
+  Tensor output = Tensor::empty(shape, x.dtype(), x.device());
+  copy(x, from, shape, View::contiguous(shape), output);
+  return output;
+}
+
+Variable expand(const Variable& x, const Shape& shape) {
+  return record_one("expand", expand_to(x.value(), shape), {x}, [from_shape = x.shape()](const Tensor& grad) {
     return std::vector<Tensor>{sum_to(grad, from_shape)};
   });
 }

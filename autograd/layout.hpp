@@ -38,5 +38,7 @@ Variable pad(const Variable& x, const std::vector<std::pair<std::int64_t, std::i
              double value = 0.0);
 /// Repeats x to a shape it broadcasts to.
 Variable expand(const Variable& x, const Shape& shape);
+/// `expand` outside the graph, for gradients.
+Tensor expand_to(const Tensor& x, const Shape& shape);
 
 }  // namespace cinnabar

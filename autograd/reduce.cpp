@@ -1,5 +1,6 @@
 #include "autograd/reduce.hpp"
 
+#include "autograd/layout.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/reduce.hpp"
 
@@ -82,10 +83,7 @@ Variable sum_scaled(const char* op, const Variable& x, const Reduced& shapes, bo
   const Tensor output = reduce_to(Reduction::sum, input, shapes.kept, {}, factor);
   return record_one(op, output.reshape(shapes.output(keepdim)), {x},
                     [input_shape = input.shape(), kept = shapes.kept, factor](const Tensor& grad) {
-                      const Tensor ones = Tensor::full({}, factor, grad.dtype(), grad.device());
-                      Tensor grad_x = Tensor::empty(input_shape, grad.dtype(), grad.device());
-                      elementwise_on(grad.device()).binary(Binary::mul, grad.reshape(kept), ones, grad_x);
-                      return std::vector<Tensor>{grad_x};
+                      return std::vector<Tensor>{expand_to(scaled(grad.reshape(kept), factor), input_shape)};
                     });
 }
 
@@ -123,8 +121,9 @@ Variable prod(const Variable& x, const Axes& axes, bool keepdim) {
     const Tensor others =
         apply(Binary::mul, reduce_to(Reduction::nonzero_prod, input, shapes.kept), grad.reshape(shapes.kept));
     const auto where_zeros_are = [&](double count) {
-      const Tensor wanted = Tensor::full({}, count, input.dtype(), input.device());
-      return apply(Binary::mul, others, apply(Binary::equal, zeros, wanted));
+      const Tensor excess = apply(Unary::affine, zeros, 1.0, -count);
+      const Tensor zero = Tensor::zeros({}, input.dtype(), input.device());
+      return apply(Binary::mul, others, apply(Binary::equal, excess, zero));
     };
     return std::vector<Tensor>{
         expand_gradient(Reduction::prod, where_zeros_are(0.0), input, where_zeros_are(1.0))};

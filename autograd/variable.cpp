@@ -118,6 +118,13 @@ Edge edge_to(const Variable& variable) {
   return edge;
 }
 
+/// 1 in the form of a one-element tensor, made on its device: a copy from the host would wait for the device.
+Tensor one_like(const Tensor& value) {
+  Tensor one = Tensor::zeros_like(value);
+  elementwise_on(value.device()).unary(Unary::affine, one, 0.0, 1.0, one);
+  return one;
+}
+
 void check_gradient(const char* op, std::size_t input, const Tensor& gradient, const Edge& edge) {
   CINNABAR_CHECK(
       gradient.shape() == edge.shape && gradient.dtype() == edge.dtype && gradient.device() == edge.device,
@@ -261,8 +268,7 @@ void backward(const std::vector<Variable>& results, const std::vector<Tensor>& s
     CINNABAR_CHECK(results[i].requires_grad(), "backward", "result ", i, ", ", value,
                    ", depends on nothing that requires a gradient");
     CINNABAR_CHECK(seeds[i].defined() || value.numel() == 1, "backward", value, " needs a seed");
-    const Tensor seed =
-        seeds[i].defined() ? seeds[i] : Tensor::full(value.shape(), 1.0, value.dtype(), value.device());
+    const Tensor seed = seeds[i].defined() ? seeds[i] : one_like(value);
     const Edge edge = edge_to(results[i]);
     check_gradient("backward", i, seed, edge);
     pass.seed(edge, seed);
