@@ -7,7 +7,9 @@
 #include <string>
 
 #include "apps/commands.hpp"
+#include "apps/device_choice.hpp"
 #include "engine/device.hpp"
+#include "engine/error.hpp"
 
 namespace cinnabar::apps {
 
@@ -63,9 +65,9 @@ Json gather() {
                             {"total_bytes", properties.total_bytes},
                             {"free_bytes", properties.free_bytes}});
   }
-  const bool gpu = status.device_count > 0 && !cuda_is_emulated();
-  info["auto_device"] = gpu ? "cuda:0" : "cpu";
-  info["auto_reason"] = gpu ? "a usable GPU is present" : status.reason;
+  const DeviceChoice choice = choose_device("auto");
+  info["auto_device"] = detail::concat(choice.device);
+  info["auto_reason"] = choice.reason;
   return info;
 }
 

@@ -102,10 +102,12 @@ int run(int count, char** words) {
   app.parse_complete_callback([&options] {
     if (options.threads > 0) omp_set_num_threads(options.threads);
   });
+  add_register(app);
   add_apply(app);
   add_jacobian(app);
   add_measure(app);
   add_info(app);
+  add_selftest(app);
   return parse_and_run(app, arguments(count, words));
 }
 

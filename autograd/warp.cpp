@@ -38,6 +38,20 @@ Variable warp(const Variable& input, const Variable& displacement, Boundary boun
   });
 }
 
+Variable splat(const Variable& values, const Variable& displacement, Boundary boundary) {
+  const Tensor image = values.value();
+  const Tensor u = displacement.value();
+  Tensor output = output_of("splat", image, u);
+  warp_on(image.device()).backward_input(image, u, boundary, output);
+  return record_one("splat", output, {values, displacement}, [=](const Tensor& grad_output) {
+    const Warp& kernels = warp_on(u.device());
+    std::vector<Tensor> grads{Tensor::empty_like(image), Tensor::empty_like(u)};
+    kernels.forward(grad_output, u, boundary, grads[0]);
+    kernels.backward_displacement(image, grad_output, u, boundary, grads[1]);
+    return grads;
+  });
+}
+
 Variable compose(const Variable& outer, const Variable& inner) {
   const Tensor field = outer.value();
   const Tensor u = inner.value();

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "registration/multiresolution.hpp"
+
+namespace cinnabar::apps {
+
+enum class Verbosity { quiet, normal, verbose };
+
+/// Progress on stderr: a bar that redraws itself on a terminal, one line per level elsewhere.
+class Progress {
+ public:
+  explicit Progress(Verbosity verbosity);
+  ~Progress();
+
+  void stage(const std::string& name);
+  void step(const registration::LevelProgress& progress);
+
+ private:
+  void finish_line();
+
+  Verbosity verbosity_;
+  bool terminal_ = false;
+  bool line_open_ = false;
+  int level_ = -1;
+  std::chrono::steady_clock::time_point began_;
+};
+
+}  // namespace cinnabar::apps

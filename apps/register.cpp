@@ -1,0 +1,241 @@
+// cinnabar register: affine alignment and geodesic shooting between two scans.
+
+#include <fmt/core.h>
+#include <omp.h>
+
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <sstream>
+
+#include "apps/commands.hpp"
+#include "apps/device_choice.hpp"
+#include "apps/interrupt.hpp"
+#include "apps/progress.hpp"
+#include "registration/affine_transform.hpp"
+#include "registration/nifti.hpp"
+#include "registration/outputs.hpp"
+
+namespace cinnabar::apps {
+
+namespace {
+
+using namespace registration;
+
+struct RegisterArguments {
+  std::string fixed, moving, output, fixed_mask, initial_transform;
+  std::string affine = "auto", similarity = "ssd";
+  std::string iterations = "100x60x30", shrink, smoothing;
+  std::string device = "auto";
+  std::uint64_t seed = 0;
+  bool no_crop = false, no_histogram_matching = false, dry_run = false;
+  RegistrationOptions options;
+};
+
+/// "100x60x30" as numbers; every part must be a number not below `least`.
+std::vector<double> parse_schedule(const std::string& option, const std::string& text, double least) {
+  std::vector<double> values;
+  std::stringstream parts(text);
+  for (std::string part; std::getline(parts, part, 'x');) {
+    std::size_t used = 0;
+    double value = 0.0;
+    try {
+      value = std::stod(part, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used == 0 || used != part.size() || !(value >= least)) {
+      fail_input(option, " '", text, "' is not a schedule: use numbers joined by x, such as 100x60x30");
+    }
+    values.push_back(value);
+  }
+  if (values.empty()) fail_input(option, " is empty: use numbers joined by x, such as 100x60x30");
+  return values;
+}
+
+std::vector<Level> schedule(const RegisterArguments& arguments) {
+  const std::vector<double> iterations = parse_schedule("--iterations", arguments.iterations, 0.0);
+  std::vector<double> shrink, smoothing;
+  if (!arguments.shrink.empty()) shrink = parse_schedule("--shrink", arguments.shrink, 1.0);
+  if (!arguments.smoothing.empty()) smoothing = parse_schedule("--smoothing", arguments.smoothing, 0.0);
+  if ((!shrink.empty() && shrink.size() != iterations.size()) ||
+      (!smoothing.empty() && smoothing.size() != iterations.size())) {
+    fail_input("--iterations, --shrink and --smoothing must name the same number of levels");
+  }
+  std::vector<Level> levels;
+  for (std::size_t i = 0; i < iterations.size(); ++i) {
+    const double factor =
+        shrink.empty() ? std::ldexp(1.0, static_cast<int>(iterations.size() - 1 - i)) : shrink[i];
+    const double sigma = smoothing.empty() ? (factor > 1.0 ? 0.45 * factor : 0.0) : smoothing[i];
+    levels.push_back({factor, sigma, static_cast<int>(iterations[i])});
+  }
+  return levels;
+}
+
+Similarity parse_similarity(const std::string& name) {
+  return name == "ncc" ? Similarity::ncc : name == "lncc" ? Similarity::lncc : Similarity::ssd;
+}
+
+AffineModel parse_affine(const std::string& name) {
+  return name == "none" ? AffineModel::none : name == "rigid" ? AffineModel::rigid : AffineModel::affine;
+}
+
+RegistrationOptions resolve(const RegisterArguments& arguments, Device device) {
+  RegistrationOptions options = arguments.options;
+  options.levels = schedule(arguments);
+  options.matching.similarity = parse_similarity(arguments.similarity);
+  options.affine.model = parse_affine(arguments.affine);
+  options.affine.device = device;
+  options.preparation.device = device;
+  options.preparation.crop = !arguments.no_crop;
+  options.preparation.match_histograms =
+      !arguments.no_histogram_matching && options.matching.similarity == Similarity::ssd;
+  if (!arguments.initial_transform.empty()) {
+    options.initial = read_affine(arguments.initial_transform).matrix;
+  }
+  return options;
+}
+
+void print_plan(const Image& fixed, const RegistrationOptions& options, const DeviceChoice& choice) {
+  const Geometry grid = registration_grid(fixed, options.preparation.resolution_mm);
+  fmt::print("device          {} ({})\n", detail::concat(choice.device), choice.reason);
+  fmt::print("fixed image     {}\n", describe(fixed.geometry));
+  fmt::print("largest grid    {}\n", describe(grid));
+  fmt::print("memory at most  {} MiB\n", estimated_peak_bytes(grid.shape(), options) >> 20);
+}
+
+void print_result(const RunFigures& figures, const RegistrationResult& result, const std::string& output) {
+  fmt::print("similarity (NCC)   {:.4f} by header, {:.4f} affine, {:.4f} registered\n",
+             figures.similarity_before, figures.similarity_affine, figures.similarity_after);
+  fmt::print("non-positive Jac.  {:.6f} %\n", 100.0 * figures.nonpositive_jacobian_fraction);
+  fmt::print("SD log Jacobian    {:.4f}\n", figures.sd_log_jacobian);
+  fmt::print("inverse error      {:.4f} mm mean, {:.4f} mm max\n", figures.inverse_consistency_mm,
+             figures.inverse_consistency_mm_max);
+  fmt::print("stopped            {} after {} iterations, {:.1f} s\n", describe(result.reason),
+             result.iterations, result.seconds);
+  fmt::print("picture            {}\n", figures.picture);
+  fmt::print("written            {}*\n", output);
+}
+
+void run(const RegisterArguments& arguments) {
+  const CommonOptions& common = common_options();
+  const DeviceChoice choice = choose_device(arguments.device);
+  const RegistrationOptions options = resolve(arguments, choice.device);
+  const Image fixed = read_image(arguments.fixed), moving = read_image(arguments.moving);
+  std::optional<Image> mask;
+  if (!arguments.fixed_mask.empty()) {
+    mask = read_image(arguments.fixed_mask);
+    if (!same_grid(mask->geometry, fixed.geometry)) {
+      fail_input(arguments.fixed_mask, ": the mask's grid (", describe(mask->geometry),
+                 ") is not the fixed image's (", describe(fixed.geometry), "): resample it to ",
+                 arguments.fixed);
+    }
+    require_contrast(*mask);
+  }
+  if (arguments.dry_run || common.verbose) print_plan(fixed, options, choice);
+  if (arguments.dry_run) return;
+  require_writable_prefix(arguments.output);
+
+  catch_interrupts();
+  Progress progress(common.quiet     ? Verbosity::quiet
+                    : common.verbose ? Verbosity::verbose
+                                     : Verbosity::normal);
+  const auto keep_going = [] { return !interrupted(); };
+  RegistrationObserver observer;
+  observer.stage = [&](const std::string& stage) {
+    if (interrupted()) throw InterruptedRun("interrupted");
+    progress.stage(stage);
+  };
+  observer.progress = [&](const LevelProgress& step) {
+    progress.step(step);
+    return keep_going();
+  };
+  const RegistrationResult result =
+      register_images(fixed, moving, mask ? &*mask : nullptr, options, observer);
+  if (interrupted()) throw InterruptedRun("interrupted");
+  progress.stage("write");
+  const RunContext context{CINNABAR_VERSION, command_line(), choice.reason, arguments.seed,
+                           omp_get_max_threads()};
+  const RunFigures figures =
+      write_outputs(arguments.output, fixed, moving, result, options, context, keep_going);
+  if (common.quiet) return;
+  print_result(figures, result, arguments.output);
+  fmt::print("the same with ANTs  {}\n", ants_command(arguments.output, arguments.fixed, arguments.moving));
+}
+
+void add_model_options(CLI::App& command, RegisterArguments& arguments) {
+  RegistrationOptions& options = arguments.options;
+  MatchingOptions& matching = options.matching;
+  command.add_option("--similarity", arguments.similarity, "data term")
+      ->check(CLI::IsMember({"ssd", "ncc", "lncc"}))
+      ->capture_default_str();
+  command.add_option("--lncc-radius", matching.lncc_radius, "half width of the LNCC window, voxels")
+      ->check(CLI::Range(1, 20))
+      ->capture_default_str();
+  command.add_option("--sigma", matching.sigma, "noise level of the data term: smaller fits more closely")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--alpha", matching.shooting.fluid.alpha, "weight of the Laplacian in L")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--beta", matching.shooting.fluid.beta, "weight of grad(div) in L")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--gamma", matching.shooting.fluid.gamma, "weight of the identity in L")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--time-steps", matching.shooting.time_steps, "RK4 steps of the geodesic")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command
+      .add_option("--inverse-iterations", matching.shooting.inverse_iterations,
+                  "per update of the inverse map")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command
+      .add_option("--relative-decrease", options.lbfgs.relative_decrease,
+                  "stop a level when the energy fell by less over three iterations")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
+  command.add_option("--iterations", arguments.iterations, "L-BFGS iterations per level, coarse to fine")
+      ->capture_default_str();
+  command.add_option("--shrink", arguments.shrink, "shrink factor per level (default: halved, ending at 1)");
+  command.add_option("--smoothing", arguments.smoothing,
+                     "Gaussian sigma per level in voxels of the finest grid (default: 0.45 x shrink)");
+  command
+      .add_option("--resolution", arguments.options.preparation.resolution_mm,
+                  "spacing of the registration grid in mm (default: the fixed image's smallest)")
+      ->check(CLI::PositiveNumber);
+}
+
+}  // namespace
+
+void add_register(CLI::App& app) {
+  auto arguments = std::make_shared<RegisterArguments>();
+  CLI::App& command = *app.add_subcommand("register", "Register a moving scan to a fixed one");
+  command.add_option("--fixed,-f,--ref", arguments->fixed, "fixed (target) image")->required();
+  command.add_option("--moving,-m,--flo", arguments->moving, "moving (source) image")->required();
+  command.add_option("--output,-o", arguments->output, "prefix of all outputs")->required();
+  command.add_option("--fixed-mask,-x", arguments->fixed_mask, "weights on the fixed image's grid");
+  command.add_option("--affine", arguments->affine, "linear stage before the geodesic")
+      ->check(CLI::IsMember({"auto", "rigid", "affine", "none"}))
+      ->capture_default_str();
+  command.add_option("--initial-transform,-r", arguments->initial_transform,
+                     "affine to start from: ITK .mat, .tfm or .txt, or a 4x4 text matrix");
+  add_schedule_options(command, *arguments);
+  add_model_options(command, *arguments);
+  command.add_flag("--no-crop", arguments->no_crop, "keep the background around both heads");
+  command.add_flag("--no-histogram-matching", arguments->no_histogram_matching,
+                   "compare intensities as they are");
+  command.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command
+      .add_option("--seed", arguments->seed, "kept in the run record; registration itself draws no numbers")
+      ->capture_default_str();
+  command.add_flag("--dry-run", arguments->dry_run, "print the plan and the memory it needs, then stop");
+  command.callback([arguments] { run(*arguments); });
+}
+
+}  // namespace cinnabar::apps

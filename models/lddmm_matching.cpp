@@ -1,0 +1,111 @@
+#include "models/lddmm_matching.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/epdiff.hpp"
+#include "autograd/green_operator.hpp"
+#include "autograd/reduce.hpp"
+#include "autograd/similarity.hpp"
+#include "autograd/warp.hpp"
+
+namespace cinnabar {
+
+namespace {
+
+constexpr double kFirstStepVoxels = 0.5;
+
+void check_pair(const ImagePair& pair, const Tensor& momentum) {
+  const Shape& shape = pair.fixed.shape();
+  CINNABAR_CHECK(shape.rank() == 5 && shape[0] == 1 && shape[1] == 1, "match",
+                 "images must be [1, 1, D, H, W], got ", shape);
+  require_same_shape("match", pair.moving, pair.fixed);
+  CINNABAR_CHECK(momentum.shape() == shape.with(1, 3), "match", "momentum of shape ", momentum.shape(),
+                 " does not fit images of shape ", shape);
+}
+
+/// Variance of the fixed image under the mask: it brings 1 - NCC to the range of the SSD.
+double variance(const Tensor& image, const Tensor& mask) {
+  const NoGrad quiet;
+  const Variable x(image);
+  const Variable weight(mask.defined() ? mask
+                                       : Tensor::full(image.shape(), 1.0, image.dtype(), image.device()));
+  const double total = sum(weight).value().item();
+  const double mean = sum(weight * x).value().item() / total;
+  return sum(weight * x * x).value().item() / total - mean * mean;
+}
+
+/// The data term. For NCC and LNCC a loss l in [0, 2] counts as SSD would for images that differ by noise of
+/// that correlation: sum r^2 = 2 n var (1 - ncc).
+Variable data_term(const Variable& warped, const ImagePair& pair, const MatchingOptions& options) {
+  const Variable fixed(pair.fixed);
+  const double weight = 0.5 / (options.sigma * options.sigma);
+  if (options.similarity == Similarity::ssd) return weight * ssd(warped, fixed, options.mask);
+  const double voxels = options.mask.defined() ? sum(Variable(options.mask)).value().item()
+                                               : static_cast<double>(pair.fixed.numel());
+  const double scale = weight * 2.0 * voxels * variance(pair.fixed, options.mask);
+  return scale * (options.similarity == Similarity::ncc
+                      ? ncc_loss(warped, fixed, options.mask)
+                      : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
+}
+
+double smallest_jacobian(const Flow& flow) {
+  const NoGrad quiet;
+  const auto least = [](const Variable& map) {
+    return amin(jacobian_determinant(map.detach())).value().item();
+  };
+  return std::min(least(flow.phi), least(flow.psi));
+}
+
+}  // namespace
+
+MatchingEvaluation evaluate_matching(const ImagePair& pair, const Tensor& momentum,
+                                     const MatchingOptions& options) {
+  check_pair(pair, momentum);
+  const ShootingOptions& shooting = options.shooting;
+  const Variable m0(momentum, true);
+  const Flow flow = shoot(m0, shooting, options.checkpointed);
+  const Variable warped = warp(Variable(pair.moving), flow.psi, Boundary::border);
+  const Variable regularity = 0.5 * dot(m0, smooth(m0, shooting.fluid, shooting.padding));
+  const Variable data = data_term(warped, pair, options);
+  const Variable energy = regularity + data;
+
+  MatchingEvaluation result;
+  result.energy = {regularity.value().item(), data.value().item()};
+  result.smallest_jacobian = smallest_jacobian(flow);
+  result.flow = {flow.phi.detach(), flow.psi.detach()};
+  result.gradient = [m0, energy] {
+    energy.backward();
+    return m0.grad();
+  };
+  return result;
+}
+
+LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
+                  const LbfgsOptions& lbfgs, const std::function<bool(const LbfgsProgress&)>& observe) {
+  const ShootingOptions& shooting = options.shooting;
+  LbfgsProblem problem;
+  problem.evaluate = [&](const Tensor& momentum) -> Evaluation {
+    try {
+      MatchingEvaluation point = evaluate_matching(pair, momentum, options);
+      if (point.smallest_jacobian > 0.0) return {point.energy.total(), std::move(point.gradient)};
+    } catch (const DivergedFlow&) {
+    }
+    return {std::numeric_limits<double>::infinity(), {}};
+  };
+  problem.precondition = [&](const Tensor& gradient) {
+    const NoGrad quiet;
+    return sharpen(Variable(gradient), shooting.fluid, shooting.padding).value();
+  };
+  problem.first_step = [&](const Tensor& direction) {
+    const NoGrad quiet;
+    const Variable velocity = smooth(Variable(direction), shooting.fluid, shooting.padding);
+    return kFirstStepVoxels / std::max(amax(abs(velocity)).value().item(), 1e-12);
+  };
+  problem.observe = observe;
+  return minimise_lbfgs(start, problem, lbfgs);
+}
+
+}  // namespace cinnabar

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "models/lbfgs.hpp"
+#include "models/lddmm_shooting.hpp"
+
+namespace cinnabar {
+
+enum class Similarity { ssd, ncc, lncc };
+
+/// The energy E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1).
+struct MatchingOptions {
+  ShootingOptions shooting;
+  Similarity similarity = Similarity::ssd;
+  double sigma = 0.2;   ///< SSD data term: sum r^2 / (2 sigma^2); the others are scaled to the same range
+  int lncc_radius = 2;  ///< half width of the LNCC window in voxels
+  Tensor mask;          ///< optional weights on the fixed grid, [1, 1, D, H, W]
+  bool checkpointed = true;
+};
+
+/// A pair on one grid: moving I0 and fixed I1, [1, 1, D, H, W], intensities about [0, 1].
+struct ImagePair {
+  Tensor moving;
+  Tensor fixed;
+};
+
+struct MatchingEnergy {
+  double regularity = 0.0;  ///< 1/2 <m0, K m0>
+  double data = 0.0;
+  double total() const { return regularity + data; }
+};
+
+/// Energy at a momentum [1, 3, D, H, W] with the exact gradient of the discrete energy (reverse mode through
+/// the RK4 steps), computed when `gradient` is called. `smallest_jacobian` is the least determinant of D phi
+/// and D psi on the grid: at or below zero the map folds.
+struct MatchingEvaluation {
+  MatchingEnergy energy;
+  double smallest_jacobian = 0.0;
+  Flow flow;
+  std::function<Tensor()> gradient;
+};
+MatchingEvaluation evaluate_matching(const ImagePair& pair, const Tensor& momentum,
+                                     const MatchingOptions& options);
+
+/// The reference's optimise-then-discretise gradient K m0 - m~(0) with the SSD data term (definitions in
+/// docs/lddmm.md): not the exact gradient of the discrete energy, kept for parity with PyCA and Quicksilver.
+struct ReferenceGradient {
+  MatchingEnergy energy;
+  Tensor gradient;          ///< K m0 - m~(0)
+  Tensor adjoint_momentum;  ///< m~(0)
+  Tensor adjoint_image;     ///< I~ = Splat(psi(1), -residual / sigma^2)
+  Tensor residual;          ///< (I0 o psi(1) - I1) / sigma^2
+  Flow flow;                ///< at t = 1
+};
+ReferenceGradient reference_gradient(const ImagePair& pair, const Tensor& momentum,
+                                     const MatchingOptions& options);
+
+/// Quicksilver's optimiser: m0 <- m0 - step * reference gradient. Returns the momentum and the energies
+/// before each update. Throws DivergedFlow when the flow diverges (too large a step), naming the iteration.
+struct DescentResult {
+  Tensor momentum;
+  std::vector<MatchingEnergy> energies;
+};
+DescentResult descend_fixed_step(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
+                                 double step, int iterations);
+
+/// The default optimiser: L-BFGS with L as the initial inverse Hessian (the Hessian of the regularity is K),
+/// so that steps are taken in the metric of the geodesics. Points where the map folds or the flow diverges
+/// are infeasible. `observe` sees every accepted step.
+LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
+                  const LbfgsOptions& lbfgs, const std::function<bool(const LbfgsProgress&)>& observe = {});
+
+}  // namespace cinnabar

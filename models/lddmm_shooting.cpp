@@ -1,0 +1,105 @@
+#include "models/lddmm_shooting.hpp"
+
+#include <cmath>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/epdiff.hpp"
+#include "autograd/green_operator.hpp"
+#include "autograd/reduce.hpp"
+#include "autograd/update_inverse.hpp"
+#include "autograd/warp.hpp"
+
+namespace cinnabar {
+
+namespace {
+
+void check_options(const Variable& momentum, const ShootingOptions& options) {
+  const Shape& shape = momentum.shape();
+  CINNABAR_CHECK(shape.rank() == 5 && shape[1] == 3, "shoot", "momentum must be [N, 3, D, H, W], got ",
+                 shape);
+  CINNABAR_CHECK(options.time_steps >= 1, "shoot", "needs at least one time step, got ", options.time_steps);
+  CINNABAR_CHECK(options.inverse_iterations >= 1, "shoot", "needs at least one inverse iteration, got ",
+                 options.inverse_iterations);
+}
+
+/// A diverging flow shows first as huge or non-finite displacements; one sum finds both cheaply.
+void check_finite(const Flow& state, int step, const ShootingOptions& options) {
+  const NoGrad quiet;
+  const double total = sum(abs(state.psi.detach())).value().item();
+  if (std::isfinite(total)) return;
+  throw DivergedFlow(detail::concat("shoot: the flow diverged in time step ", step + 1, " of ",
+                                    options.time_steps, ": the momentum is too large"));
+}
+
+/// Step i as a function of (phi, psi, m0); the first step starts from the identity and K m0.
+Flow step_from(int step, const Flow& state, const Variable& momentum, const ShootingOptions& options) {
+  const Variable velocity = step == 0 ? smooth(momentum, options.fluid, options.padding)
+                                      : geodesic_velocity(state.psi, momentum, options);
+  return shooting_step(state, velocity, momentum, options);
+}
+
+}  // namespace
+
+Flow identity_flow(const Variable& momentum) {
+  return {Variable(Tensor::zeros_like(momentum.value())), Variable(Tensor::zeros_like(momentum.value()))};
+}
+
+Variable geodesic_velocity(const Variable& psi, const Variable& momentum, const ShootingOptions& options) {
+  return smooth(coad(psi, momentum), options.fluid, options.padding);
+}
+
+Flow shooting_step(const Flow& state, const Variable& velocity, const Variable& momentum,
+                   const ShootingOptions& options) {
+  const double dt = 1.0 / options.time_steps;
+  const int iterations = options.inverse_iterations;
+  const auto slope_after = [&](const Variable& increment) {
+    const Variable psi = update_inverse(state.psi, increment, iterations);
+    const Variable v = geodesic_velocity(psi, momentum, options);
+    return dt * warp(v, state.phi + increment, Boundary::zeros);
+  };
+  const Variable k1 = dt * warp(velocity, state.phi, Boundary::zeros);
+  const Variable k2 = slope_after(0.5 * k1);
+  const Variable k3 = slope_after(0.5 * k2);
+  const Variable k4 = slope_after(k3);
+  const Variable increment = (1.0 / 6.0) * (k1 + 2.0 * (k2 + k3) + k4);
+  return {state.phi + increment, update_inverse(state.psi, increment, iterations)};
+}
+
+Flow shoot(const Variable& momentum, const ShootingOptions& options, bool checkpointed) {
+  check_options(momentum, options);
+  Flow state = identity_flow(momentum);
+  for (int step = 0; step < options.time_steps; ++step) {
+    if (checkpointed && grad_enabled()) {
+      const auto segment = [step, options](const std::vector<Variable>& inputs) {
+        const Flow next = step_from(step, {inputs[0], inputs[1]}, inputs[2], options);
+        return std::vector<Variable>{next.phi, next.psi};
+      };
+      const std::vector<Variable> next = checkpoint(segment, {state.phi, state.psi, momentum});
+      state = {next[0], next[1]};
+    } else {
+      state = step_from(step, state, momentum, options);
+    }
+    check_finite(state, step, options);
+  }
+  return state;
+}
+
+std::vector<Flow> shoot_trajectory(const Tensor& momentum, const ShootingOptions& options) {
+  const NoGrad quiet;
+  const Variable m0(momentum);
+  check_options(m0, options);
+  std::vector<Flow> states{identity_flow(m0)};
+  for (int step = 0; step < options.time_steps; ++step) {
+    states.push_back(step_from(step, states.back(), m0, options));
+    check_finite(states.back(), step, options);
+  }
+  return states;
+}
+
+double squared_norm(const Tensor& momentum, const ShootingOptions& options) {
+  const NoGrad quiet;
+  const Variable m(momentum);
+  return dot(m, smooth(m, options.fluid, options.padding)).value().item();
+}
+
+}  // namespace cinnabar

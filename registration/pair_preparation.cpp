@@ -1,0 +1,105 @@
+#include "registration/pair_preparation.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "autograd/histogram.hpp"
+#include "registration/affine_alignment.hpp"
+
+namespace cinnabar::registration {
+
+namespace {
+
+constexpr double kTopPercentile = 0.995;
+constexpr float kForeground = 0.02f;  // of the scaled range: above the rounding of a stripped background
+
+/// Maps the range from the background to the 99.5th percentile of the foreground onto [0, 1], clipped.
+Tensor scaled_to_unit(const Tensor& image) {
+  Tensor result = image.to(Device::cpu()).clone();
+  float* values = result.data<float>();
+  const std::int64_t count = result.numel();
+  const float low = std::min(0.0f, *std::min_element(values, values + count));
+  std::vector<float> foreground;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (values[i] > low) foreground.push_back(values[i]);
+  }
+  if (foreground.empty()) return Tensor::zeros_like(image);
+  const auto rank = static_cast<std::ptrdiff_t>(kTopPercentile * static_cast<double>(foreground.size() - 1));
+  std::nth_element(foreground.begin(), foreground.begin() + rank, foreground.end());
+  const float range =
+      std::max(foreground[static_cast<std::size_t>(rank)] - low, std::numeric_limits<float>::min());
+  for (std::int64_t i = 0; i < count; ++i) values[i] = std::clamp((values[i] - low) / range, 0.0f, 1.0f);
+  return result.to(image.device());
+}
+
+/// First and last index along x, y, z of voxels in the foreground of either image.
+struct Box {
+  std::array<std::int64_t, 3> first{std::numeric_limits<std::int64_t>::max(),
+                                    std::numeric_limits<std::int64_t>::max(),
+                                    std::numeric_limits<std::int64_t>::max()};
+  std::array<std::int64_t, 3> last{-1, -1, -1};
+
+  void add(const Tensor& image) {
+    const Tensor host = image.to(Device::cpu());
+    const float* value = host.data<float>();
+    for (std::int64_t z = 0; z < host.shape(2); ++z) {
+      for (std::int64_t y = 0; y < host.shape(3); ++y) {
+        for (std::int64_t x = 0; x < host.shape(4); ++x) {
+          if (*value++ <= kForeground) continue;
+          const std::array<std::int64_t, 3> at{x, y, z};
+          for (std::size_t d = 0; d < 3; ++d) {
+            first[d] = std::min(first[d], at[d]);
+            last[d] = std::max(last[d], at[d]);
+          }
+        }
+      }
+    }
+  }
+};
+
+Geometry cropped_to(const Box& box, const Geometry& grid, int margin) {
+  std::array<std::int64_t, 3> first{}, extent{};
+  for (std::size_t d = 0; d < 3; ++d) {
+    if (box.last[d] < 0) return grid;
+    first[d] = std::max<std::int64_t>(0, box.first[d] - margin);
+    extent[d] = std::min(grid.extent[d], box.last[d] + 1 + margin) - first[d];
+  }
+  return cropped(grid, first, extent);
+}
+
+}  // namespace
+
+Geometry registration_grid(const Image& fixed, double resolution_mm) {
+  const Point spacing = fixed.geometry.spacing_mm();
+  const double finest = std::min({spacing[0], spacing[1], spacing[2]});
+  return isotropic_grid(fixed.geometry, resolution_mm > 0.0 ? resolution_mm : finest);
+}
+
+PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* fixed_mask,
+                          const Matrix4& fixed_to_moving, const PreparationOptions& options) {
+  PreparedPair result;
+  result.grid = registration_grid(fixed, options.resolution_mm);
+  const auto bring = [&](const Image& image, const Matrix4& matrix) {
+    return scaled_to_unit(resample(image, result.grid, matrix, options.device));
+  };
+  result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
+  if (options.crop) {
+    Box box;
+    box.add(result.pair.fixed);
+    box.add(result.pair.moving);
+    const Geometry smaller = cropped_to(box, result.grid, options.margin_voxels);
+    if (smaller.voxels() < result.grid.voxels()) {
+      result.grid = smaller;
+      result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
+    }
+  }
+  if (options.match_histograms) {
+    result.pair.moving = match_histogram(result.pair.moving, result.pair.fixed);
+  }
+  if (fixed_mask != nullptr) result.mask = resample(*fixed_mask, result.grid, kIdentity4, options.device);
+  return result;
+}
+
+}  // namespace cinnabar::registration

@@ -1,0 +1,118 @@
+#include "registration/registration.hpp"
+
+#include <chrono>
+#include <cmath>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/epdiff.hpp"
+#include "autograd/reduce.hpp"
+#include "autograd/similarity.hpp"
+#include "autograd/warp.hpp"
+
+namespace cinnabar::registration {
+
+namespace {
+
+/// Fields of three components that the geodesic stage holds at its peak besides the states between steps: the
+/// graph of one recomputed RK4 step with its gradients, and the line search. Measured: see docs/lddmm.md.
+constexpr double kWorkingFields = 46.0;
+
+double similarity_ncc(const Tensor& moving, const PreparedPair& prepared) {
+  const NoGrad quiet;
+  return 1.0 - ncc_loss(Variable(moving), Variable(prepared.pair.fixed), prepared.mask).value().item();
+}
+
+double similarity_ssd(const Tensor& moving, const PreparedPair& prepared) {
+  const NoGrad quiet;
+  const double voxels = prepared.mask.defined() ? sum(Variable(prepared.mask)).value().item()
+                                                : static_cast<double>(prepared.pair.fixed.numel());
+  return ssd(Variable(moving), Variable(prepared.pair.fixed), prepared.mask).value().item() / voxels;
+}
+
+void require_memory(const Shape& grid, const RegistrationOptions& options) {
+  const Device device = options.preparation.device;
+  const std::size_t needed = estimated_peak_bytes(grid, options);
+  const std::size_t available =
+      device.is_cpu() ? device_properties(device).total_bytes : device_properties(device).free_bytes;
+  if (needed <= available) return;
+  const double ratio = std::cbrt(static_cast<double>(needed) / static_cast<double>(available));
+  fail_input("registering on ", grid[4], " x ", grid[3], " x ", grid[2], " voxels needs about ", needed >> 20,
+             " MiB on ", device, ", which has ", available >> 20, " MiB: use --resolution at least ",
+             std::ceil(ratio * 11.0) / 10.0, " times the present spacing");
+}
+
+double smallest_determinant(const Flow& flow) {
+  const NoGrad quiet;
+  const double of_phi = amin(jacobian_determinant(flow.phi)).value().item();
+  return std::min(of_phi, amin(jacobian_determinant(flow.psi)).value().item());
+}
+
+/// Similarity of the pair the header alone gives, on the final grid, for the report.
+void score_header(const Image& fixed, const Image& moving, const Image* mask,
+                  const RegistrationResult& result, const RegistrationOptions& options, StageSimilarity& ncc,
+                  StageSimilarity& ssd_of) {
+  PreparationOptions preparation = options.preparation;
+  preparation.crop = false;
+  const Tensor header =
+      prepare_pair(fixed, moving, mask, options.initial.value_or(kIdentity4), preparation).pair.moving;
+  const PreparedPair whole = prepare_pair(fixed, moving, mask, result.affine.fixed_to_moving, preparation);
+  ncc.header = similarity_ncc(header, whole);
+  ssd_of.header = similarity_ssd(header, whole);
+}
+
+}  // namespace
+
+std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options) {
+  const double voxels =
+      static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
+  const double states = 2.0 * options.matching.shooting.time_steps + 2.0;
+  const double history = 2.0 * options.lbfgs.history;
+  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * (states + history + kWorkingFields));
+}
+
+RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
+                                   const RegistrationOptions& options, const RegistrationObserver& observer) {
+  const auto began = std::chrono::steady_clock::now();
+  const auto announce = [&](const std::string& stage) {
+    if (observer.stage) observer.stage(stage);
+  };
+  require_contrast(fixed);
+  require_contrast(moving);
+
+  RegistrationResult result;
+  announce("affine");
+  const Matrix4* initial = options.initial ? &*options.initial : nullptr;
+  result.affine = align_affine(fixed, moving, fixed_mask, initial, options.affine);
+
+  announce("prepare");
+  const PreparedPair prepared =
+      prepare_pair(fixed, moving, fixed_mask, result.affine.fixed_to_moving, options.preparation);
+  result.grid = prepared.grid;
+  require_memory(prepared.pair.fixed.shape(), options);
+  MatchingOptions matching = options.matching;
+  matching.mask = prepared.mask;
+
+  announce("geodesic");
+  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, prepared.grid, matching, options.lbfgs,
+                                                       options.levels, observer.progress);
+  result.momentum = matched.momentum;
+  result.levels = std::move(matched.levels);
+  for (const LevelReport& level : result.levels) result.iterations += level.iterations;
+  result.reason = result.levels.back().reason;
+
+  announce("evaluate");
+  const NoGrad quiet;
+  result.flow = shoot(Variable(result.momentum), matching.shooting);
+  result.smallest_jacobian = smallest_determinant(result.flow);
+  const Tensor warped = warp(Variable(prepared.pair.moving), result.flow.psi, Boundary::border).value();
+  result.ncc.affine = similarity_ncc(prepared.pair.moving, prepared);
+  result.ncc.final = similarity_ncc(warped, prepared);
+  result.ssd.affine = similarity_ssd(prepared.pair.moving, prepared);
+  result.ssd.final = similarity_ssd(warped, prepared);
+  score_header(fixed, moving, fixed_mask, result, options, result.ncc, result.ssd);
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
+  result.seconds = elapsed.count();
+  return result;
+}
+
+}  // namespace cinnabar::registration

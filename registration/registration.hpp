@@ -1,0 +1,59 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "registration/affine_alignment.hpp"
+#include "registration/multiresolution.hpp"
+#include "registration/pair_preparation.hpp"
+
+namespace cinnabar::registration {
+
+/// Everything `cinnabar register` can be told.
+struct RegistrationOptions {
+  AffineOptions affine;
+  std::optional<Matrix4> initial;  ///< fixed world to moving world
+  PreparationOptions preparation;
+  MatchingOptions matching;
+  LbfgsOptions lbfgs;
+  std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
+};
+
+/// Similarity of fixed and moving before and after, on the registration grid.
+struct StageSimilarity {
+  double header = 0.0;  ///< aligned by the headers alone
+  double affine = 0.0;  ///< after the affine stage
+  double final = 0.0;   ///< after the geodesic
+};
+
+/// A finished registration. Warped points go fixed -> phi^-1 -> affine -> moving.
+struct RegistrationResult {
+  AffineAlignment affine;
+  Geometry grid;    ///< registration grid
+  Tensor momentum;  ///< [1, 3, D, H, W] on `grid`
+  Flow flow;        ///< phi and psi = phi^-1 at t = 1, in voxels of `grid`
+  StageSimilarity ncc;
+  StageSimilarity ssd;  ///< mean squared difference of scaled intensities
+  double smallest_jacobian = 0.0;
+  std::vector<LevelReport> levels;
+  StopReason reason = StopReason::iteration_limit;
+  int iterations = 0;
+  double seconds = 0.0;
+};
+
+struct RegistrationObserver {
+  std::function<void(const std::string& stage)> stage;
+  std::function<bool(const LevelProgress&)> progress;  ///< false stops the optimisation
+};
+
+/// Bytes the geodesic stage holds at its peak for a registration grid of that many voxels.
+std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options);
+
+/// Affine stage, then coarse-to-fine geodesic matching. Throws InputError when the device's memory cannot
+/// hold the run (with the resolution that would fit) or when an image is constant.
+RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
+                                   const RegistrationOptions& options, const RegistrationObserver& observer);
+
+}  // namespace cinnabar::registration

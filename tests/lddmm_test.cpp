@@ -1,0 +1,265 @@
+// Properties any correct geodesic shooting has, and the optimisers on it. No reference data needed.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/epdiff.hpp"
+#include "autograd/gradcheck.hpp"
+#include "autograd/green_operator.hpp"
+#include "autograd/reduce.hpp"
+#include "autograd/warp.hpp"
+#include "models/lddmm_matching.hpp"
+#include "tests/devices.hpp"
+
+namespace cinnabar {
+namespace {
+
+struct Grid {
+  std::int64_t nz, ny, nx;
+  Shape shape(std::int64_t channels) const { return {1, channels, nz, ny, nx}; }
+};
+
+/// A Gaussian blob with its middle at fractions (fx, fy, fz) of the grid.
+double blob(const Grid& grid, std::int64_t x, std::int64_t y, std::int64_t z, double fx, double fy, double fz,
+            double width) {
+  const double dx = static_cast<double>(x) - fx * static_cast<double>(grid.nx - 1);
+  const double dy = static_cast<double>(y) - fy * static_cast<double>(grid.ny - 1);
+  const double dz = static_cast<double>(z) - fz * static_cast<double>(grid.nz - 1);
+  return std::exp(-0.5 * (dx * dx + dy * dy + dz * dz) / (width * width));
+}
+
+template <class Value>
+Tensor filled(const Grid& grid, std::int64_t channels, const Value& value, DType dtype, Device device) {
+  std::vector<double> values;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t z = 0; z < grid.nz; ++z) {
+      for (std::int64_t y = 0; y < grid.ny; ++y) {
+        for (std::int64_t x = 0; x < grid.nx; ++x) values.push_back(value(c, x, y, z));
+      }
+    }
+  }
+  return Tensor::from(values, grid.shape(channels)).to(dtype).to(device);
+}
+
+/// A smooth momentum well inside the grid that moves points by about `voxels`.
+Tensor smooth_momentum(const Grid& grid, double voxels, DType dtype, Device device = Device::cpu()) {
+  return filled(
+      grid, 3,
+      [&](std::int64_t c, std::int64_t x, std::int64_t y, std::int64_t z) {
+        const double a = blob(grid, x, y, z, 0.4, 0.55, 0.5, 2.5), b = blob(grid, x, y, z, 0.6, 0.45, 0.5, 2.5);
+        const double sign = c == 1 ? -1.0 : c == 2 ? 0.5 : 1.0;
+        return 0.016 * voxels * sign * (a - 0.7 * b);
+      },
+      dtype, device);
+}
+
+Tensor image_of(const Grid& grid, double shift, DType dtype, Device device = Device::cpu()) {
+  return filled(
+      grid, 1,
+      [&](std::int64_t, std::int64_t x, std::int64_t y, std::int64_t z) {
+        return 0.9 * blob(grid, x, y, z, 0.5 + shift, 0.5, 0.5, 3.0) +
+               0.4 * blob(grid, x, y, z, 0.4, 0.6 - shift, 0.4, 2.0);
+      },
+      dtype, device);
+}
+
+double largest(const Variable& x) { return amax(abs(x.detach())).value().item(); }
+
+class LddmmProperties : public testing::OnDevice {
+ protected:
+  DType dtype() const { return device().is_cpu() ? DType::f64 : DType::f32; }
+  const Grid grid_{15, 18, 17};
+};
+
+TEST_P(LddmmProperties, PsiInvertsPhi) {
+  ShootingOptions options;
+  options.inverse_iterations = 20;
+  const NoGrad quiet;
+  const Flow flow = shoot(Variable(smooth_momentum(grid_, 1.0, dtype(), device())), options);
+  ASSERT_GT(largest(flow.phi), 0.5);
+  EXPECT_LT(largest(compose(flow.phi, flow.psi)), 0.03);
+  EXPECT_LT(largest(compose(flow.psi, flow.phi)), 0.03);
+}
+
+TEST_P(LddmmProperties, KeepsOrientation) {
+  const NoGrad quiet;
+  const Flow flow = shoot(Variable(smooth_momentum(grid_, 1.5, dtype(), device())), {});
+  EXPECT_GT(amin(jacobian_determinant(flow.phi)).value().item(), 0.0);
+  EXPECT_GT(amin(jacobian_determinant(flow.psi)).value().item(), 0.0);
+}
+
+TEST_P(LddmmProperties, ConservesTheNormOfTheVelocity) {
+  const NoGrad quiet;
+  ShootingOptions options;
+  const Tensor m0 = smooth_momentum(grid_, 1.0, dtype(), device());
+  const double before = squared_norm(m0, options);
+  for (const Flow& state : shoot_trajectory(m0, options)) {
+    const double now = squared_norm(coad(state.psi, Variable(m0)).value(), options);
+    EXPECT_NEAR(now / before, 1.0, 0.03);
+  }
+}
+
+TEST_P(LddmmProperties, ShootingBackReturnsToTheIdentity) {
+  const NoGrad quiet;
+  ShootingOptions options;
+  const Variable m0(smooth_momentum(grid_, 1.0, dtype(), device()));
+  const Flow there = shoot(m0, options);
+  const Flow back = shoot(-coad(there.psi, m0), options);
+  EXPECT_LT(largest(compose(back.phi, there.phi)), 0.05 * largest(there.phi));
+}
+
+TEST_P(LddmmProperties, ZeroMomentumStaysAtTheIdentity) {
+  const NoGrad quiet;
+  const Flow flow = shoot(Variable(Tensor::zeros(grid_.shape(3), dtype(), device())), {});
+  EXPECT_EQ(largest(flow.phi), 0.0);
+  EXPECT_EQ(largest(flow.psi), 0.0);
+}
+
+TEST_P(LddmmProperties, ADivergingFlowIsNoticed) {
+  const Variable huge(Tensor::full(grid_.shape(3), 1e30, dtype(), device()));
+  EXPECT_THROW(shoot(huge, {}), DivergedFlow);
+}
+
+CINNABAR_ON_EACH_DEVICE(LddmmProperties);
+
+// K of a constant is the constant / gamma; with a kernel far shorter than a voxel the middle never feels the faces.
+TEST(Lddmm, AConstantMomentumTranslates) {
+  const NoGrad quiet;
+  const Grid grid{21, 21, 21};
+  ShootingOptions options;
+  options.fluid = {1e-6, 1e-6, 1.0};
+  options.padding = FftPadding::exact;
+  const Tensor momentum = filled(
+      grid, 3, [](std::int64_t c, auto...) { return c == 0 ? 1.25 : c == 1 ? -0.75 : 0.5; }, DType::f64,
+      Device::cpu());
+  const Flow flow = shoot(Variable(momentum), options);
+  const std::vector<double> phi = flow.phi.value().to_vector<double>();
+  const std::size_t voxels = phi.size() / 3, middle = voxels / 2;
+  EXPECT_NEAR(phi[middle], 1.25, 1e-9);
+  EXPECT_NEAR(phi[voxels + middle], -0.75, 1e-9);
+  EXPECT_NEAR(phi[2 * voxels + middle], 0.5, 1e-9);
+}
+
+// Trilinear sampling has kinks, so the order is seen where no point crosses a voxel face: small motion.
+TEST(Lddmm, Rk4ConvergesAtFourthOrder) {
+  const NoGrad quiet;
+  const Grid grid{13, 14, 15};
+  const Variable m0(smooth_momentum(grid, 0.4, DType::f64));
+  const auto end = [&](int steps) {
+    ShootingOptions options;
+    options.time_steps = steps;
+    options.inverse_iterations = 40;
+    return shoot(m0, options).phi;
+  };
+  const Variable exact = end(48);
+  const double coarse = largest(end(2) - exact), fine = largest(end(4) - exact);
+  EXPECT_GT(std::log2(coarse / fine), 3.0) << coarse << " -> " << fine;
+}
+
+TEST(Lddmm, CheckpointingChangesNothing) {
+  const Grid grid{9, 10, 11};
+  const ImagePair pair{image_of(grid, 0.0, DType::f64), image_of(grid, 0.08, DType::f64)};
+  const Tensor m0 = smooth_momentum(grid, 0.5, DType::f64);
+  MatchingOptions options;
+  options.shooting.time_steps = 3;
+  const Tensor with = evaluate_matching(pair, m0, options).gradient();
+  options.checkpointed = false;
+  const Tensor without = evaluate_matching(pair, m0, options).gradient();
+  EXPECT_EQ(with.to_vector<double>(), without.to_vector<double>());
+}
+
+class ExactGradient : public ::testing::TestWithParam<Similarity> {};
+
+TEST_P(ExactGradient, PassesTheTaylorTestAtSecondOrder) {
+  const Grid grid{12, 13, 14};
+  const ImagePair pair{image_of(grid, 0.0, DType::f64), image_of(grid, 0.06, DType::f64)};
+  MatchingOptions options;
+  options.similarity = GetParam();
+  options.shooting.time_steps = 4;
+  const Tensor m0 = smooth_momentum(grid, 0.6, DType::f64);
+  const Tensor direction = smooth_momentum(grid, 0.2, DType::f64);
+  const MatchingEvaluation at = evaluate_matching(pair, m0, options);
+  const double slope = dot(Variable(at.gradient()), Variable(direction)).value().item();
+  const auto remainder = [&](double step) {
+    const Variable moved = Variable(m0) + step * Variable(direction);
+    return std::abs(evaluate_matching(pair, moved.value(), options).energy.total() - at.energy.total() -
+                    step * slope);
+  };
+  // Small enough that few points cross a voxel face, where trilinear sampling has a kink.
+  const double first = remainder(1e-3), second = remainder(5e-4);
+  EXPECT_GT(std::log2(first / second), 1.7) << first << " -> " << second;
+}
+
+INSTANTIATE_TEST_SUITE_P(Similarities, ExactGradient,
+                         ::testing::Values(Similarity::ssd, Similarity::ncc, Similarity::lncc),
+                         [](const auto& suite) {
+                           return std::string(suite.param == Similarity::ssd   ? "ssd"
+                                              : suite.param == Similarity::ncc ? "ncc"
+                                                                               : "lncc");
+                         });
+
+TEST(Lddmm, TheReferenceGradientIsExactAtZeroMomentumOnly) {
+  const Grid grid{12, 13, 14};
+  const ImagePair pair{image_of(grid, 0.0, DType::f64), image_of(grid, 0.06, DType::f64)};
+  MatchingOptions options;
+  options.shooting.padding = FftPadding::exact;
+  const auto ratio = [&](const Tensor& m0) {
+    const Variable reference(reference_gradient(pair, m0, options).gradient);
+    const Variable exact(evaluate_matching(pair, m0, options).gradient());
+    return (dot(reference, exact) / dot(reference, reference)).value().item();
+  };
+  EXPECT_NEAR(ratio(Tensor::zeros(grid.shape(3), DType::f64)), 1.0, 0.02);
+  EXPECT_GT(std::abs(ratio(smooth_momentum(grid, 1.0, DType::f64)) - 1.0), 1e-3);
+}
+
+TEST(Matching, LowersTheEnergyWithoutFolding) {
+  const Grid grid{16, 17, 18};
+  const ImagePair pair{image_of(grid, 0.0, DType::f32), image_of(grid, 0.1, DType::f32)};
+  MatchingOptions options;
+  LbfgsOptions lbfgs;
+  lbfgs.max_iterations = 12;
+  lbfgs.relative_decrease = 0.0;
+  std::vector<double> values;
+  const LbfgsResult found =
+      match(pair, Tensor::zeros(grid.shape(3)), options, lbfgs, [&](const LbfgsProgress& progress) {
+        values.push_back(progress.value);
+        return true;
+      });
+  for (std::size_t i = 1; i < values.size(); ++i) EXPECT_LE(values[i], values[i - 1]);
+  EXPECT_LT(found.value, 0.2 * found.first_value);
+  EXPECT_GT(evaluate_matching(pair, found.point, options).smallest_jacobian, 0.0);
+}
+
+TEST(Matching, StopsWhenTold) {
+  const Grid grid{10, 11, 12};
+  const ImagePair pair{image_of(grid, 0.0, DType::f32), image_of(grid, 0.1, DType::f32)};
+  const LbfgsResult found = match(pair, Tensor::zeros(grid.shape(3)), {}, {},
+                                  [](const LbfgsProgress& progress) { return progress.iteration < 2; });
+  EXPECT_EQ(found.reason, StopReason::interrupted);
+  EXPECT_EQ(found.iterations, 2);
+}
+
+TEST(Matching, IdenticalImagesStopAtOnce) {
+  const Grid grid{10, 11, 12};
+  const Tensor image = image_of(grid, 0.0, DType::f32);
+  const LbfgsResult found = match({image, image}, Tensor::zeros(grid.shape(3)), {}, {});
+  EXPECT_EQ(found.reason, StopReason::zero_gradient);
+  EXPECT_EQ(found.iterations, 0);
+}
+
+TEST(Matching, TooLargeAFixedStepIsAnErrorNotACrash) {
+  const Grid grid{12, 13, 14};
+  const ImagePair pair{image_of(grid, 0.0, DType::f32), image_of(grid, 0.1, DType::f32)};
+  EXPECT_THROW(descend_fixed_step(pair, Tensor::zeros(grid.shape(3)), {}, 10.0, 20), DivergedFlow);
+}
+
+TEST(Matching, MismatchedGridsAreRefused) {
+  const ImagePair pair{Tensor::zeros({1, 1, 4, 5, 6}), Tensor::zeros({1, 1, 4, 5, 7})};
+  EXPECT_THROW(evaluate_matching(pair, Tensor::zeros({1, 3, 4, 5, 7}), {}), Error);
+}
+
+}  // namespace
+}  // namespace cinnabar
