@@ -15,9 +15,10 @@ class DivergedFlow : public Error {
 
 /// Discretisation of a geodesic. The defaults are Quicksilver's.
 struct ShootingOptions {
-  FluidOperator fluid;         ///< L of the metric, in voxels of the grid
-  int time_steps = 10;         ///< RK4 steps over t in [0, 1]
-  int inverse_iterations = 5;  ///< fixed-point iterations of each inverse update
+  FluidOperator fluid;  ///< L of the metric, in voxels of the grid
+  int time_steps = 10;  ///< RK4 steps over t in [0, 1]
+  /// Fixed-point iterations of each inverse update, at most. The gradient assumes that they converge.
+  int inverse_iterations = 20;
   FftPadding padding = FftPadding::fast;
 };
 

@@ -25,6 +25,11 @@ Tensor matrix_tensor(const Matrix4& a, Device device) {
   return Tensor::from(std::vector<float>(a.begin(), a.end()), {4, 4}).to(device);
 }
 
+/// Extents as affine_grid takes them: D, H, W.
+Shape spatial(const Geometry& grid) {
+  return {grid.extent[2], grid.extent[1], grid.extent[0]};
+}
+
 /// Voxel indices to the [-1, 1] coordinates of align_corners = false.
 Matrix4 normalising(const Geometry& grid) {
   Matrix4 result = kIdentity4;
@@ -109,7 +114,7 @@ class AlignmentLevel {
         matmul(matmul(Variable(matrix_tensor(after, device_)), matrix_exponential(generator)),
                Variable(matrix_tensor(before, device_)));
     const Variable theta = reshape(slice(whole, 0, 0, 3), {1, 3, 4});
-    const Variable grid = affine_grid(theta, fixed_.shape(), false);
+    const Variable grid = affine_grid(theta, spatial(fixed_grid_), false);
     const Variable warped = grid_sample(Variable(moving_), grid, sampling());
     return ncc_loss(warped, Variable(fixed_), weight(grid.detach()));
   }
@@ -229,7 +234,7 @@ Tensor resample(const Image& image, const Geometry& grid, const Matrix4& grid_to
   }
   if (std::max({sigma[0], sigma[1], sigma[2]}) > 0.0) voxels = gaussian_smooth(voxels, sigma);
   const Variable theta(sampling_theta(grid, image.geometry, grid_to_image).to(device));
-  const Variable positions = affine_grid(theta, grid.shape(), false);
+  const Variable positions = affine_grid(theta, spatial(grid), false);
   return grid_sample(voxels, positions, {cinnabar::Interpolation::linear, Boundary::zeros, false}).value();
 }
 

@@ -57,7 +57,7 @@ Tensor sample_on(const Tensor& values, const Geometry& from, const Geometry& to)
   if (same_grid(from, to, 0.0)) return values;
   const NoGrad quiet;
   const Variable theta(sampling_theta(to, from, kIdentity4).to(values.device()));
-  const Variable positions = affine_grid(theta, to.shape(), false);
+  const Variable positions = affine_grid(theta, {to.extent[2], to.extent[1], to.extent[0]}, false);
   return grid_sample(Variable(values), positions, {cinnabar::Interpolation::linear, Boundary::border, false}).value();
 }
 

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include "kernels/cpu/lattice.hpp"
-#include "kernels/cpu/scatter.hpp"
 #include "kernels/field_shape.hpp"
 #include "kernels/parallel.hpp"
+#include "kernels/solve_3x3.hpp"
+#include "kernels/warp.hpp"
 
 namespace cinnabar {
 
@@ -168,211 +169,98 @@ void forward(const Tensor& psi, const Tensor& increment, int iterations, Tensor&
   });
 }
 
-/// Slabs for scattering into a lattice: its planes, or its rows in volumes thinner than they are high.
-struct SlabAxis {
-  std::int64_t count, plane, row;
-  bool along_z;
-
-  SlabAxis(const FieldShape& shape, std::int64_t lattice_plane, std::int64_t lattice_row)
-      : plane(lattice_plane), row(lattice_row), along_z(shape.d >= 16 || shape.d >= shape.h) {
-    count = (along_z ? shape.d : shape.h) + 1;
+/// Slope matrix times a vector from the left: result_axis = sum_c (d field_c / d axis) v_c.
+template <class Vector>
+Vector transposed_times(const Vector (&slope)[3], const Vector& v) {
+  Vector result{};
+  for (int axis = 0; axis < 3; ++axis) {
+    result[axis] = slope[axis][0] * v[0] + slope[axis][1] * v[1] + slope[axis][2] * v[2];
   }
-  std::int32_t slab_of(std::int64_t offset) const {
-    return static_cast<std::int32_t>(along_z ? offset / plane : offset % plane / row);
-  }
-};
-
-/// One addend of a gradient: where it goes and what.
-template <class T>
-struct Addend {
-  cpu::Place<T> place;
-  std::int32_t slab;
-  T value[3];
-};
-
-/// What a row of voxels adds to the two gradients.
-template <class T>
-struct RowAddends {
-  std::vector<Addend<T>> psi, increment;
-};
-
-/// Walks the N iterations of one voxel backwards. Iterations at one place (a fixed point or a 2-cycle) are
-/// linear in the adjoint, so their addends are summed and emitted once.
-template <class T>
-class VoxelAdjoint {
- public:
-  using Vector = typename VoxelInverse<T>::Vector;
-
-  VoxelAdjoint(const VoxelInverse<T>& inverse, SlabAxis slabs, RowAddends<T>& out)
-      : inverse_(inverse), slabs_(slabs), out_(out) {}
-
-  /// Returns d loss / d u_psi(x) of the start of the iteration, rho_0 = u_psi(x).
-  Vector run(std::int64_t x, int iterations, Vector adjoint) {
-    const int last = trajectory(x, iterations);
-    const T negligible = norm(adjoint) * (sizeof(T) == 4 ? T(1e-9) : T(1e-18));
-    // Iterations last .. iterations - 1 all start at trajectory_[last], or alternate with the one before.
-    Sums repeated[2];
-    const bool alternates = cycle_ == 2;
-    bool alive = !(norm(adjoint) <= T(0));
-    for (int k = iterations - 1; alive && k >= last; --k) {
-      const int back = alternates ? (k - last) % 2 : 0;
-      step(x, trajectory_[last - back], adjoint, repeated[back]);
-      alive = !(norm(adjoint) <= negligible);
-    }
-    for (const Sums& sums : repeated) emit(sums);
-    for (int k = last - 1; alive && k >= 0; --k) {
-      Sums sums{};
-      step(x, trajectory_[k], adjoint, sums);
-      emit(sums);
-      alive = !(norm(adjoint) <= negligible);
-    }
-    return alive ? adjoint : Vector{};
-  }
-
- private:
-  struct Sums {
-    cpu::Place<T> at_rho, at_back;
-    bool rho_inside = false, back_inside = false, used = false;
-    Vector to_increment{}, to_psi{};
-  };
-
-  /// Fills trajectory_ until it repeats; returns the last index to use and sets cycle_ (0: no repeat).
-  int trajectory(std::int64_t x, int iterations) {
-    cycle_ = 0;
-    trajectory_[0] = inverse_.psi().voxel(inverse_.origin() + x);
-    for (int k = 0; k < iterations; ++k) {
-      inverse_.advance(x, trajectory_[k], trajectory_[k + 1]);
-      if (same_bits(trajectory_[k + 1], trajectory_[k])) {
-        cycle_ = 1;
-        return k;
-      }
-      if (k > 0 && same_bits(trajectory_[k + 1], trajectory_[k - 1])) {
-        cycle_ = 2;
-        return k;
-      }
-    }
-    return iterations;
-  }
-
-  /// A sum, so that NaN is never negligible.
-  static T norm(const Vector& v) { return std::abs(v[0]) + std::abs(v[1]) + std::abs(v[2]); }
-
-  static Vector transposed_times(const Vector (&slope)[3], const Vector& v) {
-    Vector result{};
-    for (int axis = 0; axis < 3; ++axis) {
-      result[axis] = slope[axis][0] * v[0] + slope[axis][1] * v[1] + slope[axis][2] * v[2];
-    }
-    return result;
-  }
-
-  /// Reverses rho -> u_psi(x - w(x + rho)) - w(x + rho).
-  void step(std::int64_t x, const Vector& rho, Vector& adjoint, Sums& sums) {
-    Vector w{}, u, slope_w[3] = {}, slope_u[3] = {};
-    sums.used = true;
-    sums.rho_inside = inverse_.place(x, rho, sums.at_rho);
-    if (sums.rho_inside) {
-      inverse_.increment().sample_with_slopes(sums.at_rho, w, slope_w[0], slope_w[1], slope_w[2]);
-    }
-    const Vector back = -w;
-    sums.back_inside = inverse_.place(x, back, sums.at_back);
-    if (sums.back_inside) {
-      inverse_.psi().sample_with_slopes(sums.at_back, u, slope_u[0], slope_u[1], slope_u[2]);
-    }
-    sums.to_psi += adjoint;
-    const Vector of_w = -(adjoint + transposed_times(slope_u, adjoint));
-    sums.to_increment += of_w;
-    adjoint = transposed_times(slope_w, of_w);
-  }
-
-  void emit(const Sums& sums) {
-    if (!sums.used) return;
-    if (sums.back_inside) out_.psi.push_back(addend(sums.at_back, sums.to_psi));
-    if (sums.rho_inside) out_.increment.push_back(addend(sums.at_rho, sums.to_increment));
-  }
-
-  Addend<T> addend(const cpu::Place<T>& at, const Vector& value) const {
-    return {at, slabs_.slab_of(at.offset), {value[0], value[1], value[2]}};
-  }
-
-  const VoxelInverse<T>& inverse_;
-  SlabAxis slabs_;
-  RowAddends<T>& out_;
-  Vector trajectory_[kMostIterations + 1];
-  int cycle_ = 0;
-};
-
-template <class T>
-void scatter_addends(const std::vector<RowAddends<T>>& rows, std::vector<Addend<T>> RowAddends<T>::*list,
-                     const SlabAxis& slabs, cpu::Lattice<T, 4>& target) {
-  std::vector<const Addend<T>*> items;
-  for (const RowAddends<T>& row : rows) {
-    for (const Addend<T>& addend : row.*list) items.push_back(&addend);
-  }
-  const auto find_slabs = [&](std::int64_t begin, std::int64_t end, std::int32_t* slab) {
-    for (std::int64_t i = begin; i < end; ++i) *slab++ = items[static_cast<std::size_t>(i)]->slab;
-  };
-  const auto deposit = [&](std::span<const std::uint32_t> of_slab) {
-    for (const std::uint32_t i : of_slab) {
-      const Addend<T>& addend = *items[i];
-      const typename VoxelInverse<T>::Vector value{addend.value[0], addend.value[1], addend.value[2], T(0)};
-      target.scatter(addend.place, value);
-    }
-  };
-  cpu::scatter_by_slab(static_cast<std::int64_t>(items.size()), slabs.count, find_slabs, deposit);
+  return result;
 }
 
-/// Gradients of one batch item, a group of planes at a time to bound the memory of the addends.
+/// What one voxel sends back: `to_psi` to the cell at `back`, `to_increment` to the cell at psi'.
 template <class T>
-void reverse_item(const FieldShape& shape, const cpu::Lattice<T, 4>& psi, const cpu::Lattice<T, 4>& increment,
-                  int iterations, const T* grad, cpu::Lattice<T, 4>& grad_psi,
-                  cpu::Lattice<T, 4>& grad_increment) {
-  constexpr std::int64_t kGroupVoxels = std::int64_t{1} << 19;
+struct VoxelAdjoint {
+  using Vector = typename VoxelInverse<T>::Vector;
+  Vector back{}, to_psi{}, to_increment{};
+
+  VoxelAdjoint(const VoxelInverse<T>& inverse, std::int64_t x, const Vector& rho, const Vector& grad) {
+    Vector w{}, u{}, slope_w[3] = {}, slope_u[3] = {};
+    cpu::Place<T> at;
+    if (inverse.place(x, rho, at)) {
+      inverse.increment().sample_with_slopes(at, w, slope_w[0], slope_w[1], slope_w[2]);
+    }
+    back = -w;
+    if (inverse.place(x, back, at)) {
+      inverse.psi().sample_with_slopes(at, u, slope_u[0], slope_u[1], slope_u[2]);
+    }
+    T system[9];  // (I + A Dw)^T, row by row: entry (i, j) is delta_ij + sum_k A_jk d w_k / d i
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < 3; ++j) {
+        const T through = slope_w[i][j] + slope_w[i][0] * slope_u[0][j] + slope_w[i][1] * slope_u[1][j] +
+                          slope_w[i][2] * slope_u[2][j];
+        system[3 * i + j] = (i == j ? T(1) : T(0)) + through;
+      }
+    }
+    const T right[3] = {grad[0], grad[1], grad[2]};
+    T solution[3];
+    solve_3x3(system, right, solution);
+    to_psi = Vector{solution[0], solution[1], solution[2], T(0)};
+    to_increment = -(to_psi + transposed_times(slope_u, to_psi));
+  }
+};
+
+/// The parts of the gradient as fields: vectors and where they go, for Warp's transpose to spread.
+template <class T>
+void reverse_voxels(const FieldShape& shape, const cpu::Lattice<T, 4>& psi,
+                    const cpu::Lattice<T, 4>& increment, const T* updated, const T* grad, T* back, T* to_psi,
+                    T* to_increment) {
   const std::int64_t voxels = shape.voxels();
-  const std::int64_t rows = shape.d * shape.h;
-  const std::int64_t group = std::max<std::int64_t>(1, kGroupVoxels / shape.w);
-  const SlabAxis slabs(shape, psi.plane(), psi.row());
-  for (std::int64_t start = 0; start < rows; start += group) {
-    const std::int64_t count = std::min(group, rows - start);
-    std::vector<RowAddends<T>> addends(static_cast<std::size_t>(count));
-    parallel_for(count, 4, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) {
-        const std::int64_t line = start + i;
-        const VoxelInverse<T> inverse(psi, increment, shape, line / shape.h, line % shape.h);
-        VoxelAdjoint<T> reverse(inverse, slabs, addends[static_cast<std::size_t>(i)]);
-        const T* g = grad + line * shape.w;
-        for (std::int64_t x = 0; x < shape.w; ++x) {
-          const typename VoxelInverse<T>::Vector seed{g[x], g[voxels + x], g[2 * voxels + x], T(0)};
-          grad_psi.voxel(inverse.origin() + x) += reverse.run(x, iterations, seed);
+  parallel_for(shape.d * shape.h, 8, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t line = first; line < last; ++line) {
+      const VoxelInverse<T> inverse(psi, increment, shape, line / shape.h, line % shape.h);
+      for (std::int64_t x = 0; x < shape.w; ++x) {
+        const std::int64_t at = line * shape.w + x;
+        const auto vector_of = [&](const T* field) {
+          return
+              typename VoxelInverse<T>::Vector{field[at], field[voxels + at], field[2 * voxels + at], T(0)};
+        };
+        const VoxelAdjoint<T> adjoint(inverse, x, vector_of(updated), vector_of(grad));
+        for (int c = 0; c < 3; ++c) {
+          back[c * voxels + at] = adjoint.back[c];
+          to_psi[c * voxels + at] = adjoint.to_psi[c];
+          to_increment[c * voxels + at] = adjoint.to_increment[c];
         }
       }
-    });
-    scatter_addends(addends, &RowAddends<T>::psi, slabs, grad_psi);
-    scatter_addends(addends, &RowAddends<T>::increment, slabs, grad_increment);
-  }
+    }
+  });
 }
 
-void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, int iterations,
+void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, const Tensor& updated,
               Tensor& grad_psi, Tensor& grad_increment) {
   constexpr const char* kOp = "update_inverse_backward";
-  const FieldShape shape = inverse_shape(kOp, psi, increment, iterations);
+  const FieldShape shape = inverse_shape(kOp, psi, increment, 0);
   require_field_like(kOp, "grad_updated", grad_updated, psi, 3);
+  require_field_like(kOp, "updated", updated, psi, 3);
   require_field_like(kOp, "grad_psi", grad_psi, psi, 3);
   require_field_like(kOp, "grad_increment", grad_increment, psi, 3);
   const std::int64_t field = 3 * shape.voxels();
+  Tensor back = Tensor::empty_like(psi), to_psi = Tensor::empty_like(psi),
+         to_increment = Tensor::empty_like(psi);
   dispatch_floating(kOp, psi.dtype(), [&]<class T>(T) {
     cpu::Lattice<T, 4> packed_psi(shape.d, shape.h, shape.w), packed_increment(shape.d, shape.h, shape.w);
-    cpu::Lattice<T, 4> sum_psi(shape.d, shape.h, shape.w), sum_increment(shape.d, shape.h, shape.w);
     for (std::int64_t n = 0; n < shape.n; ++n) {
-      packed_psi.pack(psi.data<T>() + n * field, 3);
-      packed_increment.pack(increment.data<T>() + n * field, 3);
-      sum_psi.clear();
-      sum_increment.clear();
-      reverse_item(shape, packed_psi, packed_increment, iterations, grad_updated.data<T>() + n * field,
-                   sum_psi, sum_increment);
-      sum_psi.unpack(grad_psi.data<T>() + n * field, 3);
-      sum_increment.unpack(grad_increment.data<T>() + n * field, 3);
+      const std::int64_t item = n * field;
+      packed_psi.pack(psi.data<T>() + item, 3);
+      packed_increment.pack(increment.data<T>() + item, 3);
+      reverse_voxels(shape, packed_psi, packed_increment, updated.data<T>() + item,
+                     grad_updated.data<T>() + item, back.data<T>() + item, to_psi.data<T>() + item,
+                     to_increment.data<T>() + item);
     }
   });
+  cpu::warp.backward_input(to_psi, back, Boundary::zeros, grad_psi);
+  cpu::warp.backward_input(to_increment, updated, Boundary::zeros, grad_increment);
 }
 
 }  // namespace

@@ -1,37 +1,26 @@
-// Work split: forward, one thread per voxel, blocks of 32 x 8 voxels of a slice, all N iterations fused; a
-//   thread stops at its fixed point or 2-cycle, a warp with its slowest lane. backward, a fixed number of
-//   threads walk over the voxels; each keeps the trajectory of its voxel in its own strip of global scratch
-//   (66 MB at most for N = 20), because 65 positions in registers or local memory would spill.
+// Work split: one thread per voxel, blocks of 32 x 8 voxels of a slice. forward: all N iterations fused; a
+// thread
+//   stops at its fixed point or 2-cycle, a warp with its slowest lane. backward: the implicit gradient of the
+//   fixed point is pointwise (two samples with slopes and a 3x3 solve); its parts are then spread by the
+//   deterministic transpose of warp.
 // Shared memory: none.
-// The gradients are scattered as fixed-point integers (fixed_point.cuh), so they are deterministic. How large
-//   the addends get is known only after the reverse iteration, so it runs twice: once for the peaks, once to
-//   add. Addends of a fixed point or 2-cycle are summed first and added once.
-// Limiting resource: latency of dependent samples (two a step); 36 bytes a voxel cross the bus once.
+// Limiting resource: latency of dependent samples (two an iteration); 36 bytes a voxel cross the bus once.
 // Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/update_inverse.hpp"
 
-#include <algorithm>
-
 #include "kernels/cuda/field_volume.cuh"
-#include "kernels/cuda/fixed_point.cuh"
+#include "kernels/solve_3x3.hpp"
+#include "kernels/warp.hpp"
 
 namespace cinnabar::cuda {
 namespace {
 
 constexpr int kMostIterations = 64;
-constexpr int kReverseBlock = 128;
-constexpr std::int64_t kReverseThreads = std::int64_t{1} << 18;
 
 __device__ __forceinline__ Vector3 negated(const Vector3& v) {
   return {-v.x, -v.y, -v.z};
 }
-__device__ __forceinline__ void add_to(Vector3& sum, const Vector3& v) {
-  sum.x += v.x;
-  sum.y += v.y;
-  sum.z += v.z;
-}
-
 __device__ __forceinline__ bool same_bits(const Vector3& a, const Vector3& b) {
   return __float_as_uint(a.x) == __float_as_uint(b.x) && __float_as_uint(a.y) == __float_as_uint(b.y) &&
          __float_as_uint(a.z) == __float_as_uint(b.z);
@@ -82,185 +71,64 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
-/// What one reverse run reads and where its threads keep trajectories: position k, component c of a thread at
-/// strip[(3 k + c) * threads].
-struct Reverse {
-  const float* grad;
-  const float* psi;
-  const float* increment;
-  float* strip;
-  std::int64_t threads;
-  std::int64_t voxels;  ///< of the whole batch
-  int iterations;
-};
-
-/// Where addends go: to the peaks while measuring, else to the sums.
-struct Target {
-  unsigned* peak;
-  FixedPointScale scale;
-  long long* sums;
-};
-
-/// A field's slopes times a vector from the left: result_axis = sum_c (d field_c / d axis) v_c.
-__device__ __forceinline__ Vector3 transposed_times(const float* field, const Volume& volume,
-                                                    const SampleCell& cell, const Vector3& v) {
-  float weighted[8] = {};
-  const float value[3] = {v.x, v.y, v.z};
+/// Slopes of a field in a cell: slope[3 * axis + c] = d field_c / d axis; zero where the cell is outside.
+__device__ __forceinline__ void sample_slopes(const float* field, const Volume& volume,
+                                              const SampleCell& cell, float (&slope)[9]) {
 #pragma unroll
   for (int c = 0; c < 3; ++c) {
     float corner[8];
     load_corners(field + static_cast<std::int64_t>(c) * volume.voxels, volume, cell, corner);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) weighted[k] += value[c] * corner[k];
-  }
-  return cell.corners == 0 ? Vector3{0.0f, 0.0f, 0.0f} : blend_slopes(weighted, cell);
-}
-
-/// The adjoint of one iteration that started at rho. Returns what w receives; `adjoint` moves one step back.
-__device__ __forceinline__ Vector3 step_back(const float* psi, const float* increment, const Volume& volume,
-                                             const VoxelIndex& at, const Vector3& rho, Vector3& adjoint) {
-  const SampleCell at_rho = sample_cell<Boundary::zeros>(volume, at, rho);
-  const Vector3 w = sample_vector(increment, volume, at_rho);
-  const SampleCell at_back = sample_cell<Boundary::zeros>(volume, at, negated(w));
-  Vector3 of_w = transposed_times(psi, volume, at_back, adjoint);
-  add_to(of_w, adjoint);
-  of_w = negated(of_w);
-  adjoint = transposed_times(increment, volume, at_rho, of_w);
-  return of_w;
-}
-
-__device__ __forceinline__ float size_of_vector(const Vector3& v) {
-  return fabsf(v.x) + fabsf(v.y) + fabsf(v.z);
-}
-
-template <bool kMeasure>
-__device__ __forceinline__ void add_corners(const Target& target, const Volume& volume, std::int64_t item,
-                                            const SampleCell& cell, const Vector3& value, unsigned& peak) {
-  if (kMeasure) {
-    const unsigned x = __float_as_uint(fabsf(value.x)), y = __float_as_uint(fabsf(value.y)),
-                   z = __float_as_uint(fabsf(value.z));
-    peak = max(peak, max(x, max(y, z)));
-    return;
-  }
-  const float factor = fixed_point_factor(target.scale, *target.scale.peak);
-#pragma unroll 1
-  for (int k = 0; k < 8; ++k) {
-    if (((cell.corners >> k) & 1u) == 0) continue;
-    const float weight = corner_weight(cell, k) * factor;
-    long long* corner = target.sums + item + cell.offset + corner_offset(volume, k);
-    add_fixed_point(corner, to_fixed_point(weight * value.x));
-    add_fixed_point(corner + volume.voxels, to_fixed_point(weight * value.y));
-    add_fixed_point(corner + 2 * static_cast<std::int64_t>(volume.voxels), to_fixed_point(weight * value.z));
+    const Vector3 of_c = cell.corners == 0 ? Vector3{0.0f, 0.0f, 0.0f} : blend_slopes(corner, cell);
+    slope[c] = of_c.x;
+    slope[3 + c] = of_c.y;
+    slope[6 + c] = of_c.z;
   }
 }
 
-/// Adds what the iterations that started at rho give to the two fields.
-template <bool kMeasure>
-__device__ void add_iteration(const Reverse& run, const Volume& volume, const VoxelIndex& at,
-                              const Vector3& rho, const Vector3& to_psi, const Vector3& to_increment,
-                              const Target& psi, const Target& increment, unsigned (&peak)[2]) {
-  const std::int64_t item = 3 * at.n * volume.voxels;
-  const SampleCell at_rho = sample_cell<Boundary::zeros>(volume, at, rho);
-  add_corners<kMeasure>(increment, volume, item, at_rho, to_increment, peak[1]);
-  const Vector3 w = sample_vector(run.increment + item, volume, at_rho);
-  const SampleCell at_back = sample_cell<Boundary::zeros>(volume, at, negated(w));
-  add_corners<kMeasure>(psi, volume, item, at_back, to_psi, peak[0]);
-}
+/// Where the gradient of a voxel comes from and the parts it is written to.
+struct Reverse {
+  const float* grad;
+  const float* psi;
+  const float* increment;
+  const float* updated;
+  float* back;
+  float* to_psi;
+  float* to_increment;
+};
 
-/// Fills the strip until the iteration repeats. Returns the index of the first position that repeats and sets
-/// the length of the cycle, or returns `iterations` and a length of 0.
-__device__ __forceinline__ int record_trajectory(const Reverse& run, const Volume& volume,
-                                                 const VoxelIndex& at, float* strip, int& cycle) {
-  const std::int64_t item = 3 * at.n * volume.voxels;
-  Vector3 rho = load_vector(run.psi + item + at.offset, volume.voxels);
-  Vector3 previous = rho;
-  cycle = 0;
-  for (int k = 0; k < run.iterations; ++k) {
-    float* slot = strip + 3 * k * run.threads;
-    slot[0] = rho.x;
-    slot[run.threads] = rho.y;
-    slot[2 * run.threads] = rho.z;
-    const Vector3 next = advance(run.psi + item, run.increment + item, volume, at, rho);
-    if (same_bits(next, rho)) {
-      cycle = 1;
-    } else if (k > 0 && same_bits(next, previous)) {
-      cycle = 2;
-    }
-    if (cycle != 0) return k;
-    previous = rho;
-    rho = next;
-  }
-  return run.iterations;
-}
-
-template <bool kMeasure>
-__device__ __forceinline__ void reverse_voxel(const Reverse& run, const Volume& volume, const VoxelIndex& at,
-                                              float* strip, const Target& psi, const Target& increment,
-                                              unsigned (&peak)[2]) {
-  const std::int64_t item = 3 * at.n * volume.voxels;
-  const auto position = [&](int k) {
-    const float* slot = strip + 3 * k * run.threads;
-    return Vector3{slot[0], slot[run.threads], slot[2 * run.threads]};
-  };
-  Vector3 adjoint = load_vector(run.grad + item + at.offset, volume.voxels);
-  const float negligible = 1e-9f * size_of_vector(adjoint);
-  bool alive = !(size_of_vector(adjoint) <= 0.0f);
-  int cycle = 0;
-  const int last = record_trajectory(run, volume, at, strip, cycle);
-  // A cycle of one or two positions: sum what its iterations give, then add once per position.
-  for (int back = 0; back < cycle && alive; ++back) {
-    Vector3 running = adjoint;
-    Vector3 to_psi{0.0f, 0.0f, 0.0f}, to_increment{0.0f, 0.0f, 0.0f};
-    bool running_alive = true;
-    for (int k = run.iterations - 1; k >= last && running_alive; --k) {
-      const int offset = cycle == 2 ? (k - last) % 2 : 0;
-      const Vector3 arriving = running;
-      const Vector3 of_w =
-          step_back(run.psi + item, run.increment + item, volume, at, position(last - offset), running);
-      if (offset == back) {
-        add_to(to_psi, arriving);
-        add_to(to_increment, of_w);
-      }
-      running_alive = !(size_of_vector(running) <= negligible);
-    }
-    add_iteration<kMeasure>(run, volume, at, position(last - back), to_psi, to_increment, psi, increment,
-                            peak);
-    if (back == cycle - 1) {
-      adjoint = running;
-      alive = running_alive;
-    }
-  }
-  for (int k = last - 1; k >= 0 && alive; --k) {
-    const Vector3 rho = position(k);
-    const Vector3 to_psi = adjoint;
-    const Vector3 of_w = step_back(run.psi + item, run.increment + item, volume, at, rho, adjoint);
-    add_iteration<kMeasure>(run, volume, at, rho, to_psi, of_w, psi, increment, peak);
-    alive = !(size_of_vector(adjoint) <= negligible);
-  }
-  if (!alive) return;
-  // rho_0 is u_psi of the voxel itself.
-  const SampleCell here = sample_cell<Boundary::zeros>(volume, at, {0.0f, 0.0f, 0.0f});
-  add_corners<kMeasure>(psi, volume, item, here, adjoint, peak[0]);
-}
-
-template <bool kMeasure>
-__global__ void __launch_bounds__(kReverseBlock)
-    update_inverse_backward_strip_kernel(Reverse run, Volume volume, Target psi, Target increment) {
-  unsigned peak[2] = {0, 0};
-  if (!kMeasure && (!peak_is_finite(*psi.scale.peak) || !peak_is_finite(*increment.scale.peak))) return;
-  float* strip = run.strip + thread_index();
-  for (std::int64_t voxel = thread_index(); voxel < run.voxels; voxel += run.threads) {
+// budget: <=128 registers, 0 B shared, 256 threads, occupancy >= 0.25
+__global__ void __launch_bounds__(kTileThreads)
+    update_inverse_backward_voxel_kernel(Reverse run, Volume volume) {
+  for (std::int64_t slice = blockIdx.z; slice < volume.slices; slice += gridDim.z) {
     VoxelIndex at;
-    at.n = voxel / volume.voxels;
-    at.offset = static_cast<int>(voxel - at.n * volume.voxels);
-    at.z = at.offset / volume.plane;
-    at.y = (at.offset - at.z * volume.plane) / volume.row;
-    at.x = at.offset - at.z * volume.plane - at.y * volume.row;
-    reverse_voxel<kMeasure>(run, volume, at, strip, psi, increment, peak);
-  }
-  if (kMeasure) {
-    atomicMax(psi.peak, peak[0]);
-    atomicMax(increment.peak, peak[1]);
+    if (!voxel_of_thread(volume, slice, at)) continue;
+    const std::int64_t item = 3 * at.n * volume.voxels;
+    const Vector3 rho = load_vector(run.updated + item + at.offset, volume.voxels);
+    const SampleCell at_rho = sample_cell<Boundary::zeros>(volume, at, rho);
+    const Vector3 back = negated(sample_vector(run.increment + item, volume, at_rho));
+    float slope_w[9], slope_u[9];
+    sample_slopes(run.increment + item, volume, at_rho, slope_w);
+    sample_slopes(run.psi + item, volume, sample_cell<Boundary::zeros>(volume, at, back), slope_u);
+    float system[9];  // (I + A Dw)^T as in kernels/cpu/update_inverse.cpp
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+#pragma unroll
+      for (int j = 0; j < 3; ++j) {
+        system[3 * i + j] = (i == j ? 1.0f : 0.0f) + slope_w[3 * i + j] + slope_w[3 * i] * slope_u[j] +
+                            slope_w[3 * i + 1] * slope_u[3 + j] + slope_w[3 * i + 2] * slope_u[6 + j];
+      }
+    }
+    const Vector3 grad = load_vector(run.grad + item + at.offset, volume.voxels);
+    const float right[3] = {grad.x, grad.y, grad.z};
+    float a[3], b[3];
+    solve_3x3(system, right, a);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      b[i] = -(a[i] + (slope_u[3 * i] * a[0] + slope_u[3 * i + 1] * a[1] + slope_u[3 * i + 2] * a[2]));
+    }
+    store_vector(run.back + item + at.offset, volume.voxels, back);
+    store_vector(run.to_psi + item + at.offset, volume.voxels, {a[0], a[1], a[2]});
+    store_vector(run.to_increment + item + at.offset, volume.voxels, {b[0], b[1], b[2]});
   }
 }
 
@@ -280,43 +148,23 @@ void forward(const Tensor& psi, const Tensor& increment, int iterations, Tensor&
          psi.data<float>(), increment.data<float>(), volume, iterations, updated.data<float>());
 }
 
-void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, int iterations,
+void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, const Tensor& updated,
               Tensor& grad_psi, Tensor& grad_increment) {
   constexpr const char* kOp = "update_inverse_backward";
-  const FieldShape shape = inverse_shape(kOp, psi, increment, iterations);
+  const FieldShape shape = inverse_shape(kOp, psi, increment, 0);
   require_field_like(kOp, "grad_updated", grad_updated, psi, 3);
+  require_field_like(kOp, "updated", updated, psi, 3);
   require_field_like(kOp, "grad_psi", grad_psi, psi, 3);
   require_field_like(kOp, "grad_increment", grad_increment, psi, 3);
   const Volume volume = volume_of(kOp, shape, psi.dtype());
-  const Device device = psi.device();
-  const std::int64_t voxels = shape.n * shape.voxels();
-  const LaunchShape launch_shape = cover(std::min(voxels, kReverseThreads), kReverseBlock);
-  const std::int64_t threads = static_cast<std::int64_t>(launch_shape.grid.x) * kReverseBlock;
-  Tensor strip = Tensor::empty({3 * std::max(iterations, 1), threads}, DType::f32, device);
-  const Reverse run{grad_updated.data<float>(),
-                    psi.data<float>(),
-                    increment.data<float>(),
-                    strip.data<float>(),
-                    threads,
-                    voxels,
-                    iterations};
-
-  Tensor peaks = Tensor::zeros({2}, DType::i32, device);
-  Tensor sums = Tensor::zeros({2, psi.numel()}, DType::i64, device);
-  auto* peak = reinterpret_cast<unsigned*>(peaks.data<std::int32_t>());
-  // Every iteration of every voxel can meet in one corner.
-  const int bits = fixed_point_bits(shape.voxels() * (iterations + 1));
-  const auto target = [&](int field) {
-    return Target{peak + field,
-                  {bits, peak + field},
-                  reinterpret_cast<long long*>(sums.data<std::int64_t>()) + field * psi.numel()};
-  };
-  launch(kOp, update_inverse_backward_strip_kernel<true>, launch_shape, device, run, volume, target(0),
-         target(1));
-  launch(kOp, update_inverse_backward_strip_kernel<false>, launch_shape, device, run, volume, target(0),
-         target(1));
-  fixed_point_to_float(kOp, sums.rows(0, 1), target(0).scale, grad_psi);
-  fixed_point_to_float(kOp, sums.rows(1, 1), target(1).scale, grad_increment);
+  Tensor back = Tensor::empty_like(psi), to_psi = Tensor::empty_like(psi),
+         to_increment = Tensor::empty_like(psi);
+  const Reverse run{grad_updated.data<float>(), psi.data<float>(),  increment.data<float>(),
+                    updated.data<float>(),      back.data<float>(), to_psi.data<float>(),
+                    to_increment.data<float>()};
+  launch(kOp, update_inverse_backward_voxel_kernel, cover_volume(volume), psi.device(), run, volume);
+  warp.backward_input(to_psi, back, Boundary::zeros, grad_psi);
+  warp.backward_input(to_increment, updated, Boundary::zeros, grad_increment);
 }
 
 }  // namespace
