@@ -1,5 +1,6 @@
 #include "models/lddmm_shooting.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/elementwise.hpp"
@@ -22,11 +23,16 @@ void check_options(const Variable& momentum, const ShootingOptions& options) {
                  options.inverse_iterations);
 }
 
-/// A diverging flow shows first as huge or non-finite displacements; one sum finds both cheaply.
-void check_finite(const Flow& state, int step, const ShootingOptions& options) {
+/// A diverging flow shows first as displacements that are not finite or, on average, longer than the grid.
+void check_flow(const Flow& state, int step, const ShootingOptions& options) {
   const NoGrad quiet;
-  const double total = sum(abs(state.psi.detach())).value().item();
-  if (std::isfinite(total)) return;
+  const Shape& shape = state.phi.shape();
+  const auto longest = static_cast<double>(std::max({shape[2], shape[3], shape[4]}));
+  const auto fits = [&](const Variable& map) {
+    const double average = mean(abs(map.detach())).value().item();
+    return std::isfinite(average) && average < longest;
+  };
+  if (fits(state.phi) && fits(state.psi)) return;
   throw DivergedFlow(detail::concat("shoot: the flow diverged in time step ", step + 1, " of ",
                                     options.time_steps, ": the momentum is too large"));
 }
@@ -79,7 +85,7 @@ Flow shoot(const Variable& momentum, const ShootingOptions& options, bool checkp
     } else {
       state = step_from(step, state, momentum, options);
     }
-    check_finite(state, step, options);
+    check_flow(state, step, options);
   }
   return state;
 }
@@ -91,7 +97,7 @@ std::vector<Flow> shoot_trajectory(const Tensor& momentum, const ShootingOptions
   std::vector<Flow> states{identity_flow(m0)};
   for (int step = 0; step < options.time_steps; ++step) {
     states.push_back(step_from(step, states.back(), m0, options));
-    check_finite(states.back(), step, options);
+    check_flow(states.back(), step, options);
   }
   return states;
 }

@@ -58,7 +58,8 @@ Tensor sample_on(const Tensor& values, const Geometry& from, const Geometry& to)
   const NoGrad quiet;
   const Variable theta(sampling_theta(to, from, kIdentity4).to(values.device()));
   const Variable positions = affine_grid(theta, {to.extent[2], to.extent[1], to.extent[0]}, false);
-  return grid_sample(Variable(values), positions, {cinnabar::Interpolation::linear, Boundary::border, false}).value();
+  return grid_sample(Variable(values), positions, {cinnabar::Interpolation::linear, Boundary::border, false})
+      .value();
 }
 
 MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,

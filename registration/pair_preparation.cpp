@@ -59,12 +59,14 @@ struct Box {
   }
 };
 
-Geometry cropped_to(const Box& box, const Geometry& grid, int margin) {
+/// The box with a margin on every side, also beyond the field of view: velocities must have died down at the
+/// faces of the grid, where fields count as zero outside.
+Geometry around(const Box& box, const Geometry& grid, int margin) {
   std::array<std::int64_t, 3> first{}, extent{};
   for (std::size_t d = 0; d < 3; ++d) {
     if (box.last[d] < 0) return grid;
-    first[d] = std::max<std::int64_t>(0, box.first[d] - margin);
-    extent[d] = std::min(grid.extent[d], box.last[d] + 1 + margin) - first[d];
+    first[d] = box.first[d] - margin;
+    extent[d] = box.last[d] + 1 + margin - first[d];
   }
   return cropped(grid, first, extent);
 }
@@ -89,11 +91,8 @@ PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* 
     Box box;
     box.add(result.pair.fixed);
     box.add(result.pair.moving);
-    const Geometry smaller = cropped_to(box, result.grid, options.margin_voxels);
-    if (smaller.voxels() < result.grid.voxels()) {
-      result.grid = smaller;
-      result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
-    }
+    result.grid = around(box, result.grid, options.margin_voxels);
+    result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
   }
   if (options.match_histograms) {
     result.pair.moving = match_histogram(result.pair.moving, result.pair.fixed);
