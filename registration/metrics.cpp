@@ -223,10 +223,7 @@ InverseConsistency inverse_consistency(const DisplacementField& forward, const D
       float& target = distance[static_cast<std::size_t>(i)];
       target = kMasked;
       if (!inside[i]) continue;
-      const Point start =
-          transform_point(forward.geometry.voxel_to_world,
-                          {static_cast<double>(i % extent[0]), static_cast<double>(i / extent[0] % extent[1]),
-                           static_cast<double>(i / (extent[0] * extent[1]))});
+      const Point start = transform_point(forward.geometry.voxel_to_world, voxel_position(extent, i));
       const Point moved = there.map(start);
       target = kLeftOut;
       if (!is_inside(inverse.geometry.extent, transform_point(to_inverse, moved))) continue;

@@ -10,6 +10,7 @@
 #include "registration/canvas.hpp"
 #include "registration/metrics.hpp"
 #include "registration/output_file.hpp"
+#include "registration/sampling.hpp"
 #include "registration/slice_view.hpp"
 
 namespace cinnabar::registration {
@@ -130,8 +131,7 @@ class Row {
     for (const Point& axis : {view_.across, view_.up}) {
       std::vector<double> phase(opacity.size());
       for (std::int64_t i = 0; i < width * height; ++i) {
-        const Point world = transform_point(
-            view_.pixel_to_world, {static_cast<double>(i % width), static_cast<double>(i / width), 0.0});
+        const Point world = transform_point(view_.pixel_to_world, voxel_position({width, height, 1}, i));
         for (std::size_t c = 0; c < 3; ++c) {
           phase[static_cast<std::size_t>(i)] +=
               axis[c] * (world[c] + vectors_[c][static_cast<std::size_t>(i)]) / spacing;

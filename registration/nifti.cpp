@@ -6,6 +6,7 @@
 #include <new>
 
 #include "registration/nifti_stream.hpp"
+#include "registration/sampling.hpp"
 
 namespace cinnabar::registration {
 
@@ -183,12 +184,8 @@ DisplacementField read_field(const std::filesystem::path& path) {
       const std::int64_t component = first / voxels;
       double vector = lps && component < 2 ? -value : value;
       if (positions) {
-        const std::int64_t voxel = first - component * voxels;
-        const std::int64_t x = voxel % extent[0], y = voxel / extent[0] % extent[1];
-        const std::int64_t z = voxel / (extent[0] * extent[1]);
-        vector -= transform_point(header.geometry.voxel_to_world,
-                                  {static_cast<double>(x), static_cast<double>(y),
-                                   static_cast<double>(z)})[static_cast<std::size_t>(component)];
+        const Point voxel = voxel_position(header.geometry.extent, first - component * voxels);
+        vector -= transform_point(header.geometry.voxel_to_world, voxel)[static_cast<std::size_t>(component)];
       }
       target[first] = static_cast<float>(vector);
       if (!std::isfinite(target[first])) ++bad;

@@ -17,6 +17,14 @@ struct Neighbours {
   std::array<double, 8> weight;
 };
 
+/// Position of the voxel with an index in memory order.
+inline Point voxel_position(const std::array<std::int64_t, 3>& extent, std::int64_t index) {
+  const std::int64_t x = index % extent[0];
+  const std::int64_t y = index / extent[0] % extent[1];
+  const std::int64_t z = index / (extent[0] * extent[1]);
+  return {static_cast<double>(x), static_cast<double>(y), static_cast<double>(z)};
+}
+
 inline bool is_inside(const std::array<std::int64_t, 3>& extent, const Point& voxel) {
   // Written so that NaN is outside.
   return voxel[0] >= -0.5 && voxel[0] < static_cast<double>(extent[0]) - 0.5 && voxel[1] >= -0.5 &&
@@ -35,7 +43,7 @@ inline Neighbours neighbours(const std::array<std::int64_t, 3>& extent, const Po
     lower[axis] = std::max<std::int64_t>(cell, 0);
     upper[axis] = std::min<std::int64_t>(cell + 1, extent[axis] - 1);
   }
-  Neighbours result;
+  Neighbours result{};
   for (std::size_t corner = 0; corner < 8; ++corner) {
     const bool up_x = (corner & 1) != 0, up_y = (corner & 2) != 0, up_z = (corner & 4) != 0;
     const std::int64_t x = up_x ? upper[0] : lower[0];

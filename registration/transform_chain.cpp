@@ -14,10 +14,10 @@ void for_each_voxel(const Geometry& grid, const Body& body) {
   const std::int64_t width = grid.extent[0], height = grid.extent[1];
   parallel_for(height * grid.extent[2], 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const auto y = static_cast<double>(row % height);
-      const auto z = static_cast<double>(row / height);
+      const Point start = voxel_position(grid.extent, row * width);
       for (std::int64_t x = 0; x < width; ++x) {
-        body(row * width + x, transform_point(grid.voxel_to_world, {static_cast<double>(x), y, z}));
+        body(row * width + x,
+             transform_point(grid.voxel_to_world, {static_cast<double>(x), start[1], start[2]}));
       }
     }
   });
