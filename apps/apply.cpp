@@ -98,7 +98,10 @@ void run(const ApplyOptions& options) {
     throw CLI::ValidationError("apply", "--image needs --reference, the grid to resample on");
   }
   TransformChain chain;
-  for (const std::string& word : options.transforms) append_transform(chain, word);
+  // antsApplyTransforms' order: a warp is named before the affine it was made after.
+  for (auto word = options.transforms.rbegin(); word != options.transforms.rend(); ++word) {
+    append_transform(chain, *word);
+  }
   if (options.points.empty()) {
     apply_to_image(options, chain);
   } else {
@@ -120,7 +123,9 @@ void add_apply(CLI::App& app) {
       ->add_option(
           "-t,--transform", options->transforms,
           "Affine (.mat, .tfm, .txt) or field (.nii.gz); [FILE,1] uses an affine's inverse. Repeat for a "
-          "chain; the last is applied to a fixed point first, as with antsApplyTransforms")
+          "chain, in antsApplyTransforms' order: the first is applied to a fixed point first, so a warp "
+          "comes "
+          "before its affine")
       ->allow_extra_args(false);
   command
       ->add_option("-n,--interpolation", options->interpolation,

@@ -9,9 +9,10 @@
 
 namespace cinnabar::registration {
 
-/// Any number of affine maps and displacement fields as one map from the fixed to the moving space. As with
-/// antsApplyTransforms, the transform appended LAST is applied to a fixed point FIRST: append the affine,
-/// then the field of a registration that started from the affine. A field moves no point outside its grid.
+/// Any number of affine maps and displacement fields as one map from the fixed to the moving space. As in
+/// ITK's CompositeTransform, the transform appended LAST is applied to a fixed point FIRST: append the
+/// affine, then the field of a registration that started from the affine. (antsApplyTransforms names them on
+/// its command line in the other order.) A field moves no point outside its grid.
 class TransformChain {
  public:
   void append(const Affine& affine) { append(affine.matrix); }

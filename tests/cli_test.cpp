@@ -73,9 +73,9 @@ class Cli : public ::testing::Test {
 };
 
 TEST_F(Cli, ApplyWarpsAsTheLibraryDoes) {
-  const auto result = cinnabar_command({"apply", "-i", at("image.nii.gz"), "-r", at("image.nii.gz"), "-t",
-                                        at("0GenericAffine.mat"), "-t", at("1Warp.nii.gz"), "--outside", "-5",
-                                        "-o", at("out.nii.gz")});
+  const auto result =
+      cinnabar_command({"apply", "-i", at("image.nii.gz"), "-r", at("image.nii.gz"), "-t", at("1Warp.nii.gz"),
+                        "-t", at("0GenericAffine.mat"), "--outside", "-5", "-o", at("out.nii.gz")});
   EXPECT_EQ(result.status, 0) << result.output;
   EXPECT_NE(result.output.find("9 x 7 x 5 voxels"), std::string::npos) << result.output;
   TransformChain chain;
