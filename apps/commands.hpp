@@ -26,5 +26,6 @@ void add_measure(CLI::App& app);
 void add_info(CLI::App& app);
 void add_register(CLI::App& app);
 void add_selftest(CLI::App& app);
+void add_mirror(CLI::App& app);
 
 }  // namespace cinnabar::apps

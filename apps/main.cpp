@@ -108,6 +108,7 @@ int run(int count, char** words) {
   add_measure(app);
   add_info(app);
   add_selftest(app);
+  add_mirror(app);
   return parse_and_run(app, arguments(count, words));
 }
 
