@@ -13,9 +13,27 @@ namespace cinnabar::registration {
 
 namespace {
 
-/// Fields of three components that the geodesic stage holds at its peak besides the states between steps: the
-/// graph of one recomputed RK4 step with its gradients, and the line search. Measured: see docs/lddmm.md.
-constexpr double kWorkingFields = 46.0;
+/// Fields of three components alive at the peak of one evaluation with its gradient (measured with the
+/// storage counters): the graph of all steps, or the states between steps and the graph of one.
+double evaluation_fields(int time_steps, bool checkpointed) {
+  return checkpointed ? 2.0 * time_steps + 34.0 : 16.0 * time_steps + 16.0;
+}
+
+/// Fields that the line search and the image side hold besides.
+constexpr double kOptimiserFields = 8.0;
+
+std::size_t peak_bytes(const Shape& grid, const RegistrationOptions& options, bool checkpointed) {
+  const double voxels =
+      static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
+  const double fields = evaluation_fields(options.matching.shooting.time_steps, checkpointed) +
+                        2.0 * options.lbfgs.history + kOptimiserFields;
+  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * fields);
+}
+
+std::size_t available_bytes(Device device) {
+  const DeviceProperties properties = device_properties(device);
+  return device.is_cpu() ? properties.total_bytes : properties.free_bytes;
+}
 
 double similarity_ncc(const Tensor& moving, const PreparedPair& prepared) {
   const NoGrad quiet;
@@ -62,12 +80,12 @@ void score_header(const Image& fixed, const Image& moving, const Image* mask,
 
 }  // namespace
 
+bool recomputes_steps(const Shape& grid, const RegistrationOptions& options) {
+  return peak_bytes(grid, options, false) > available_bytes(options.preparation.device) / 2;
+}
+
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options) {
-  const double voxels =
-      static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
-  const double states = 2.0 * options.matching.shooting.time_steps + 2.0;
-  const double history = 2.0 * options.lbfgs.history;
-  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * (states + history + kWorkingFields));
+  return peak_bytes(grid, options, recomputes_steps(grid, options));
 }
 
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
@@ -91,6 +109,7 @@ RegistrationResult register_images(const Image& fixed, const Image& moving, cons
   require_memory(prepared.pair.fixed.shape(), options);
   MatchingOptions matching = options.matching;
   matching.mask = prepared.mask;
+  matching.checkpointed = recomputes_steps(prepared.pair.fixed.shape(), options);
 
   announce("geodesic");
   MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, prepared.grid, matching, options.lbfgs,

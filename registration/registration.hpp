@@ -48,6 +48,10 @@ struct RegistrationObserver {
   std::function<bool(const LevelProgress&)> progress;  ///< false stops the optimisation
 };
 
+/// Whether the geodesic stage recomputes each RK4 step in backward: only where keeping them would take more
+/// than half of the device's memory, for it costs a third more time.
+bool recomputes_steps(const Shape& grid, const RegistrationOptions& options);
+
 /// Bytes the geodesic stage holds at its peak for a registration grid of that many voxels.
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options);
 
