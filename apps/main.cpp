@@ -10,6 +10,7 @@
 #include "apps/commands.hpp"
 #include "apps/config_file.hpp"
 #include "engine/error.hpp"
+#include "registration/outputs.hpp"
 
 namespace cinnabar::apps {
 
@@ -17,6 +18,7 @@ namespace {
 
 constexpr int kFailure = 1;
 constexpr int kUsage = 2;
+constexpr int kInterrupted = 130;  // 128 + SIGINT, as shells report it
 
 CommonOptions& mutable_options() {
   static CommonOptions options;
@@ -76,6 +78,8 @@ int parse_and_run(CLI::App& app, std::vector<std::string> words) {
     return report(error.what(), kFailure);
   } catch (const CLI::ParseError& error) {
     return report(error.what() + help, kUsage);
+  } catch (const registration::InterruptedRun& error) {
+    return report(error.what(), kInterrupted);
   } catch (const InputError& error) {
     return report(error.what(), kFailure);
   } catch (const std::bad_alloc&) {

@@ -51,12 +51,16 @@ Variable data_term(const Variable& warped, const ImagePair& pair, const Matching
                       : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
 }
 
-double smallest_jacobian(const Flow& flow) {
+/// Penalty of the voxels whose determinant lies below the floor.
+Variable folding_term(const Variable& determinant, const MatchingOptions& options) {
+  const double weight =
+      1.0 / (options.jacobian_floor * options.jacobian_floor * options.sigma * options.sigma);
+  return weight * sum(square(relu(options.jacobian_floor - determinant)));
+}
+
+double least(const Variable& determinant) {
   const NoGrad quiet;
-  const auto least = [](const Variable& map) {
-    return amin(jacobian_determinant(map.detach())).value().item();
-  };
-  return std::min(least(flow.phi), least(flow.psi));
+  return amin(determinant.detach()).value().item();
 }
 
 }  // namespace
@@ -70,11 +74,13 @@ MatchingEvaluation evaluate_matching(const ImagePair& pair, const Tensor& moment
   const Variable warped = warp(Variable(pair.moving), flow.psi, Boundary::border);
   const Variable regularity = 0.5 * dot(m0, smooth(m0, shooting.fluid, shooting.padding));
   const Variable data = data_term(warped, pair, options);
-  const Variable energy = regularity + data;
+  const Variable of_phi = jacobian_determinant(flow.phi), of_psi = jacobian_determinant(flow.psi);
+  const Variable folding = folding_term(of_phi, options) + folding_term(of_psi, options);
+  const Variable energy = regularity + data + folding;
 
   MatchingEvaluation result;
-  result.energy = {regularity.value().item(), data.value().item()};
-  result.smallest_jacobian = smallest_jacobian(flow);
+  result.energy = {regularity.value().item(), data.value().item(), folding.value().item()};
+  result.smallest_jacobian = std::min(least(of_phi), least(of_psi));
   result.flow = {flow.phi.detach(), flow.psi.detach()};
   result.gradient = [m0, energy] {
     energy.backward();

@@ -10,13 +10,16 @@ namespace cinnabar {
 
 enum class Similarity { ssd, ncc, lncc };
 
-/// The energy E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1).
+/// The energy E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1) + folding.
 struct MatchingOptions {
   ShootingOptions shooting;
   Similarity similarity = Similarity::ssd;
   double sigma = 0.2;   ///< SSD data term: sum r^2 / (2 sigma^2); the others are scaled to the same range
   int lncc_radius = 2;  ///< half width of the LNCC window in voxels
-  Tensor mask;          ///< optional weights on the fixed grid, [1, 1, D, H, W]
+  /// Compression is free down to this Jacobian determinant of phi and psi; below it J costs
+  /// (floor - J)^2 / (floor sigma)^2, so that single voxels about to fold do not stop the whole optimisation.
+  double jacobian_floor = 0.2;
+  Tensor mask;  ///< optional weights on the fixed grid, [1, 1, D, H, W]
   bool checkpointed = true;
 };
 
@@ -29,7 +32,8 @@ struct ImagePair {
 struct MatchingEnergy {
   double regularity = 0.0;  ///< 1/2 <m0, K m0>
   double data = 0.0;
-  double total() const { return regularity + data; }
+  double folding = 0.0;  ///< penalty of Jacobians below the floor
+  double total() const { return regularity + data + folding; }
 };
 
 /// Energy at a momentum [1, 3, D, H, W] with the exact gradient of the discrete energy (reverse mode through

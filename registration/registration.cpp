@@ -47,18 +47,6 @@ double similarity_ssd(const Tensor& moving, const PreparedPair& prepared) {
   return ssd(Variable(moving), Variable(prepared.pair.fixed), prepared.mask).value().item() / voxels;
 }
 
-void require_memory(const Shape& grid, const RegistrationOptions& options) {
-  const Device device = options.preparation.device;
-  const std::size_t needed = estimated_peak_bytes(grid, options);
-  const std::size_t available =
-      device.is_cpu() ? device_properties(device).total_bytes : device_properties(device).free_bytes;
-  if (needed <= available) return;
-  const double ratio = std::cbrt(static_cast<double>(needed) / static_cast<double>(available));
-  fail_input("registering on ", grid[4], " x ", grid[3], " x ", grid[2], " voxels needs about ", needed >> 20,
-             " MiB on ", device, ", which has ", available >> 20, " MiB: use --resolution at least ",
-             std::ceil(ratio * 11.0) / 10.0, " times the present spacing");
-}
-
 double smallest_determinant(const Flow& flow) {
   const NoGrad quiet;
   const double of_phi = amin(jacobian_determinant(flow.phi)).value().item();
@@ -86,6 +74,18 @@ bool recomputes_steps(const Shape& grid, const RegistrationOptions& options) {
 
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options) {
   return peak_bytes(grid, options, recomputes_steps(grid, options));
+}
+
+void require_memory(const Shape& grid, const RegistrationOptions& options) {
+  const Device device = options.preparation.device;
+  const std::size_t needed = estimated_peak_bytes(grid, options);
+  const std::size_t available =
+      device.is_cpu() ? device_properties(device).total_bytes : device_properties(device).free_bytes;
+  if (needed <= available) return;
+  const double ratio = std::cbrt(static_cast<double>(needed) / static_cast<double>(available));
+  fail_input("registering on ", grid[4], " x ", grid[3], " x ", grid[2], " voxels needs about ", needed >> 20,
+             " MiB on ", device, ", which has ", available >> 20, " MiB: use --resolution at least ",
+             std::ceil(ratio * 11.0) / 10.0, " times the present spacing");
 }
 
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,

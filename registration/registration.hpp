@@ -55,6 +55,9 @@ bool recomputes_steps(const Shape& grid, const RegistrationOptions& options);
 /// Bytes the geodesic stage holds at its peak for a registration grid of that many voxels.
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options);
 
+/// Throws InputError, with the resolution that would fit, when the device's memory cannot hold the run.
+void require_memory(const Shape& grid, const RegistrationOptions& options);
+
 /// Affine stage, then coarse-to-fine geodesic matching. Throws InputError when the device's memory cannot
 /// hold the run (with the resolution that would fit) or when an image is constant.
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,

@@ -1,0 +1,236 @@
+// The register command on synthetic scans whose grids, orientations and spacings differ.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "registration/affine_alignment.hpp"
+#include "registration/nifti.hpp"
+#include "registration/registration.hpp"
+#include "registration/transform_chain.hpp"
+#include "tests/child_process.hpp"
+#include "tests/scratch_folder.hpp"
+
+namespace cinnabar::registration {
+namespace {
+
+using cinnabar::testing::CommandResult;
+using cinnabar::testing::read_bytes;
+using cinnabar::testing::run_shell;
+using cinnabar::testing::ScratchFolder;
+using cinnabar::testing::shell_quote;
+using cinnabar::testing::write_bytes;
+
+const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
+
+/// A "head" in world space: an ellipsoid with two inner bodies, moved by `shift_mm` and widened by `growth`.
+Image head(const Geometry& grid, double shift_mm, double growth) {
+  Image image{Tensor::empty(grid.shape()), grid, {}, VoxelType::f32};
+  const auto soft = [](double r) { return 1.0 / (1.0 + std::exp(4.0 * (r - 1.0))); };
+  float* value = image.voxels.data<float>();
+  for (std::int64_t z = 0; z < grid.extent[2]; ++z) {
+    for (std::int64_t y = 0; y < grid.extent[1]; ++y) {
+      for (std::int64_t x = 0; x < grid.extent[0]; ++x) {
+        const Point p = transform_point(
+            grid.voxel_to_world, {static_cast<double>(x), static_cast<double>(y), static_cast<double>(z)});
+        const double a = p[0] - shift_mm, b = p[1] + 0.5 * shift_mm, c = p[2];
+        const double outer = std::sqrt(a * a / 900 + b * b / 1300 + c * c / 800);
+        const double inner = std::hypot(a - 8, b - 6, c) / (9 * growth);
+        const double other = std::hypot(a + 9, b + 8, c - 4) / 7;
+        const double bright = 60 * soft(outer) + 40 * soft(inner) - 30 * soft(other);
+        *value++ = static_cast<float>(bright < 0.5 ? 0.0 : bright);
+      }
+    }
+  }
+  return image;
+}
+
+Geometry fixed_grid() {
+  return axis_aligned_grid({28, 32, 26}, {3, 3, 3}, {-42, -48, -39});
+}
+
+/// Left-handed, oblique, anisotropic, another field of view.
+Geometry moving_grid() {
+  const double c = std::cos(0.2), s = std::sin(0.2);
+  Geometry grid;
+  grid.extent = {34, 30, 20};
+  grid.voxel_to_world = {-2.6 * c, 3.2 * s, 0, 55, 2.6 * s, 3.2 * c, 0, -56, 0, 0, 4.2, -40, 0, 0, 0, 1};
+  return grid;
+}
+
+class Register : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write_image(at("fixed.nii.gz"), head(fixed_grid(), 0, 1.0));
+    write_image(at("moving.nii.gz"), head(moving_grid(), 9, 1.25));
+  }
+  std::string at(const std::string& name) const { return (folder_ / name).string(); }
+
+  std::string command(const std::string& options) const {
+    return shell_quote(kProgram) + " register --fixed " + shell_quote(at("fixed.nii.gz")) + " --moving " +
+           shell_quote(at("moving.nii.gz")) + " --output " + shell_quote(at("out_")) + " " + options;
+  }
+
+  /// One line on stderr that names the reason, exit code 1 (or 2 for usage), and no output files.
+  void expect_refused(const std::string& line, const std::string& reason, int code = 1) const {
+    const CommandResult result = run_shell(line + " 2>&1 >/dev/null");
+    EXPECT_EQ(result.status, code) << result.output;
+    const std::size_t start = result.output.rfind("cinnabar: ");
+    ASSERT_NE(start, std::string::npos) << result.output;
+    EXPECT_NE(result.output.find(reason, start), std::string::npos) << result.output;
+    EXPECT_EQ(outputs(), 0);
+  }
+  int outputs() const {
+    return std::stoi(run_shell("ls -A " + shell_quote(folder_.path().string()) + " | grep -c out_").output);
+  }
+
+  ScratchFolder folder_;
+};
+
+TEST_F(Register, AlignsScansOfDifferentGridsAndWritesEverything) {
+  const CommandResult result = run_shell(command("--iterations 20x8 --quiet") + " 2>&1");
+  ASSERT_EQ(result.status, 0) << result.output;
+  for (const char* name :
+       {"0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz", "InverseWarped.nii.gz",
+        "Momentum.nii.gz", "Jacobian.nii.gz", "mosaic.png", "report.html", "run.json"}) {
+    EXPECT_FALSE(read_bytes(at(std::string("out_") + name)).empty()) << name;
+  }
+  EXPECT_EQ(outputs(), 10);
+
+  const auto record = nlohmann::json::parse(read_bytes(at("out_run.json")));
+  for (const char* key : {"version", "command", "device", "seed", "parameters", "similarity_before",
+                          "similarity_after", "nonpositive_jacobian_fraction", "inverse_consistency_mm",
+                          "iterations", "stop_reason", "seconds", "peak_memory_bytes"}) {
+    EXPECT_TRUE(record.contains(key)) << key;
+  }
+  EXPECT_GT(record["similarity_after"].get<double>(), 0.99);
+  EXPECT_GT(record["similarity_after"].get<double>(), record["similarity_before"].get<double>());
+  EXPECT_EQ(record["nonpositive_jacobian_fraction"].get<double>(), 0.0);
+  EXPECT_LT(record["inverse_consistency_mm"].get<double>(), 0.3);
+
+  // What apply makes of the files is the warped image of the run.
+  TransformChain chain;
+  chain.append_file(at("out_0GenericAffine.mat"));
+  chain.append_file(at("out_1Warp.nii.gz"));
+  const Image again = resample(read_image(at("moving.nii.gz")), fixed_grid(), chain);
+  const Image warped = read_image(at("out_Warped.nii.gz"));
+  EXPECT_TRUE(same_grid(warped.geometry, fixed_grid()));
+  for (std::int64_t i = 0; i < warped.voxels.numel(); ++i) {
+    ASSERT_NEAR(warped.voxels.data<float>()[i], again.voxels.data<float>()[i], 1e-2) << i;
+  }
+}
+
+TEST_F(Register, IsReproducible) {
+  ASSERT_EQ(run_shell(command("--iterations 4 --shrink 2 --quiet")).status, 0);
+  const std::string first = read_bytes(at("out_1Warp.nii.gz"));
+  ASSERT_EQ(run_shell(command("--iterations 4 --shrink 2 --quiet --threads 1")).status, 0);
+  EXPECT_EQ(read_bytes(at("out_1Warp.nii.gz")), first) << "the result depends on the number of threads";
+}
+
+TEST_F(Register, TakesEverySimilarityAndAMask) {
+  Image mask = head(fixed_grid(), 0, 1.0);
+  for (std::int64_t i = 0; i < mask.voxels.numel(); ++i) {
+    mask.voxels.data<float>()[i] = mask.voxels.data<float>()[i] > 5 ? 1.0f : 0.0f;
+  }
+  write_image(at("mask.nii.gz"), mask);
+  for (const char* similarity : {"ssd", "ncc", "lncc"}) {
+    const CommandResult result =
+        run_shell(command("--iterations 6 --shrink 2 --quiet --fixed-mask " + shell_quote(at("mask.nii.gz")) +
+                          " --similarity " + similarity) +
+                  " 2>&1");
+    ASSERT_EQ(result.status, 0) << similarity << ": " << result.output;
+    const auto record = nlohmann::json::parse(read_bytes(at("out_run.json")));
+    EXPECT_GT(record["similarity_after"].get<double>(), record["similarity_affine"].get<double>())
+        << similarity;
+  }
+}
+
+TEST_F(Register, StopsCleanlyOnInterrupt) {
+  const CommandResult result =
+      run_shell("timeout --preserve-status --signal INT 1 " +
+                command("--iterations 5000 --relative-decrease 0 --no-crop") + " 2>&1");
+  EXPECT_EQ(result.status, 130) << result.output;
+  EXPECT_NE(result.output.find("interrupted"), std::string::npos) << result.output;
+  EXPECT_EQ(outputs(), 0);
+}
+
+TEST_F(Register, DryRunPrintsThePlanAndWritesNothing) {
+  const CommandResult result = run_shell(command("--dry-run") + " 2>&1");
+  EXPECT_EQ(result.status, 0) << result.output;
+  EXPECT_NE(result.output.find("MiB"), std::string::npos) << result.output;
+  EXPECT_EQ(outputs(), 0);
+}
+
+TEST_F(Register, RefusesBadInputInOneLine) {
+  const std::string moving = shell_quote(at("moving.nii.gz"));
+  const auto with_fixed = [&](const std::string& name) {
+    return shell_quote(kProgram) + " register -f " + shell_quote(at(name)) + " -m " + moving + " -o " +
+           shell_quote(at("out_"));
+  };
+  expect_refused(with_fixed("absent.nii.gz"), "absent.nii.gz");
+  write_bytes(at("text.nii"), "this is not an image");
+  expect_refused(with_fixed("text.nii"), "text.nii");
+  write_bytes(at("cut.nii.gz"), read_bytes(at("fixed.nii.gz")).substr(0, 3000));
+  expect_refused(with_fixed("cut.nii.gz"), "cut.nii.gz");
+  Image flat = head(fixed_grid(), 0, 1.0);
+  flat.voxels.fill(7.0);
+  write_image(at("flat.nii.gz"), flat);
+  expect_refused(with_fixed("flat.nii.gz"), "flat.nii.gz");
+  expect_refused(command("--fixed-mask " + moving), "moving.nii.gz");
+  expect_refused(command("--initial-transform " + moving), "moving.nii.gz");
+  expect_refused(command("--iterations 10xten"), "--iterations");
+  expect_refused(command("--shrink 2x1x1x1"), "--shrink");
+  expect_refused(command("--device cuda:99"), "cuda:99");
+  expect_refused(command("--device gpu"), "gpu");
+  expect_refused(command("--sigma -1"), "--sigma", 2);
+  expect_refused(shell_quote(kProgram) + " register -f " + moving + " -m " + moving + " -o " +
+                     shell_quote(at("no/such/folder/out_")),
+                 "no/such/folder");
+}
+
+TEST_F(Register, AFullDiskLeavesNothingHalfWritten) {
+  // A file-size limit stands in for a full disk: writes beyond it fail (SIGXFSZ ignored).
+  const CommandResult result =
+      run_shell("trap '' XFSZ; ulimit -f 8; " + command("--iterations 2 --shrink 2 --quiet") + " 2>&1");
+  EXPECT_EQ(result.status, 1) << result.output;
+  EXPECT_NE(result.output.find("out_"), std::string::npos) << result.output;
+  EXPECT_EQ(run_shell("ls -A " + shell_quote(folder_.path().string()) +
+                      " | grep -v '^\\(out_0GenericAffine.mat\\|"
+                      "fixed.nii.gz\\|moving.nii.gz\\)$'")
+                .output,
+            "");
+}
+
+TEST(AffineAlignment, FindsAKnownRigidMotion) {
+  const Image fixed = head(fixed_grid(), 0, 1.0);
+  const double angle = 0.15, c = std::cos(angle), s = std::sin(angle);
+  const Matrix4 motion{c, -s, 0, 6, s, c, 0, -4, 0, 0, 1, 3, 0, 0, 0, 1};
+  Image moving = fixed;
+  moving.geometry.voxel_to_world = multiply(motion, fixed.geometry.voxel_to_world);
+  AffineOptions options;
+  options.model = AffineModel::rigid;
+  const AffineAlignment found = align_affine(fixed, moving, nullptr, nullptr, options);
+  EXPECT_GT(found.ncc_after, 0.995);
+  for (const Point& p : {Point{20, 0, 0}, Point{0, 25, 0}, Point{0, 0, -20}}) {
+    const Point a = transform_point(found.fixed_to_moving, p), b = transform_point(motion, p);
+    EXPECT_LT(std::hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]), 1.0);
+  }
+  EXPECT_NEAR(determinant(found.fixed_to_moving), 1.0, 1e-3);
+}
+
+TEST(RegistrationMemory, IsRefusedWithAdviceWhereItDoesNotFit) {
+  // A grid of 2000^3 voxels: refused before anything of that size is allocated.
+  Image fixed = head(fixed_grid(), 0, 1.0);
+  RegistrationOptions options;
+  options.preparation.resolution_mm = 0.045;
+  const Shape grid = registration_grid(fixed, options.preparation.resolution_mm).shape();
+  EXPECT_GT(estimated_peak_bytes(grid, options), std::size_t{1} << 40);
+  EXPECT_THROW(require_memory(grid, options), InputError);
+}
+
+}  // namespace
+}  // namespace cinnabar::registration
