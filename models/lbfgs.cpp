@@ -110,7 +110,9 @@ double interpolate(const Trial& a, const Trial& b) {
 class LineSearch {
  public:
   LineSearch(const LbfgsProblem& problem, const LbfgsOptions& options, Trial origin, Tensor direction)
-      : problem_(problem), options_(options), origin_(std::move(origin)), direction_(std::move(direction)) {}
+      : problem_(problem), options_(options), origin_(std::move(origin)), direction_(std::move(direction)) {
+    origin_.step = 0.0;  // it may be the end of an earlier search
+  }
 
   /// A point that satisfies the strong Wolfe conditions, or the best that lowers the value, or nothing.
   std::optional<Trial> run(double first_step) {

@@ -1,0 +1,88 @@
+#include "models/lbfgs.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace cinnabar {
+namespace {
+
+/// Rosenbrock's valley in two variables.
+Evaluation rosenbrock(const Tensor& point) {
+  const double x = point.data<double>()[0], y = point.data<double>()[1];
+  const double value = 100.0 * (y - x * x) * (y - x * x) + (1.0 - x) * (1.0 - x);
+  return {
+      value, [x, y] {
+        return Tensor::from<double>({-400.0 * x * (y - x * x) - 2.0 * (1.0 - x), 200.0 * (y - x * x)}, {2});
+      }};
+}
+
+LbfgsOptions patient() {
+  LbfgsOptions options;
+  options.max_iterations = 200;
+  options.relative_decrease = 0.0;
+  return options;
+}
+
+const Tensor kStart = Tensor::from<double>({-1.2, 1.0}, {2});
+
+TEST(Lbfgs, FindsTheMinimumOfACurvedValley) {
+  LbfgsProblem problem;
+  problem.evaluate = rosenbrock;
+  const LbfgsResult found = minimise_lbfgs(kStart, problem, patient());
+  EXPECT_NEAR(found.point.data<double>()[0], 1.0, 1e-5);
+  EXPECT_NEAR(found.point.data<double>()[1], 1.0, 1e-5);
+  EXPECT_LT(found.iterations, 60);
+}
+
+// Beyond x = 0.5 everything is infeasible: the search must shorten its steps and end at the wall.
+TEST(Lbfgs, StopsAtAWallWithoutTouchingIt) {
+  LbfgsProblem problem;
+  int infeasible = 0;
+  problem.evaluate = [&](const Tensor& point) -> Evaluation {
+    if (point.data<double>()[0] < 0.5) return rosenbrock(point);
+    ++infeasible;
+    return {std::numeric_limits<double>::infinity(), {}};
+  };
+  const LbfgsResult found = minimise_lbfgs(kStart, problem, patient());
+  EXPECT_GT(infeasible, 0);
+  EXPECT_LT(found.point.data<double>()[0], 0.5);
+  EXPECT_GT(found.point.data<double>()[0], 0.45);
+  EXPECT_EQ(found.reason, StopReason::no_acceptable_step);
+}
+
+TEST(Lbfgs, APreconditionerThatIsTheInverseHessianNeedsOneStep) {
+  LbfgsProblem problem;
+  const std::vector<double> curvature{1.0, 1e4, 1e-3};
+  problem.evaluate = [&](const Tensor& point) -> Evaluation {
+    std::vector<double> gradient;
+    double value = 0.0;
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double x = point.data<double>()[i];
+      value += 0.5 * curvature[i] * x * x;
+      gradient.push_back(curvature[i] * x);
+    }
+    return {value, [gradient] { return Tensor::from(gradient, {3}); }};
+  };
+  problem.precondition = [&](const Tensor& gradient) {
+    std::vector<double> scaled = gradient.to_vector<double>();
+    for (std::size_t i = 0; i < 3; ++i) scaled[i] /= curvature[i];
+    return Tensor::from(scaled, {3});
+  };
+  const LbfgsResult found = minimise_lbfgs(Tensor::from<double>({1.0, 2.0, 3.0}, {3}), problem, patient());
+  EXPECT_LE(found.iterations, 2);
+  EXPECT_LT(found.value, 1e-20);
+}
+
+TEST(Lbfgs, AnInfeasibleStartIsAnError) {
+  LbfgsProblem problem;
+  problem.evaluate = [](const Tensor&) -> Evaluation {
+    return {std::numeric_limits<double>::infinity(), {}};
+  };
+  EXPECT_THROW(minimise_lbfgs(kStart, problem, {}), Error);
+}
+
+}  // namespace
+}  // namespace cinnabar
