@@ -123,9 +123,7 @@ void add_apply(CLI::App& app) {
       ->add_option(
           "-t,--transform", options->transforms,
           "Affine (.mat, .tfm, .txt) or field (.nii.gz); [FILE,1] uses an affine's inverse. Repeat for a "
-          "chain, in antsApplyTransforms' order: the first is applied to a fixed point first, so a warp "
-          "comes "
-          "before its affine")
+          "chain in antsApplyTransforms' order, a warp before its affine")
       ->allow_extra_args(false);
   command
       ->add_option("-n,--interpolation", options->interpolation,

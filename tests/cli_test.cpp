@@ -72,7 +72,7 @@ class Cli : public ::testing::Test {
   DisplacementField field_;
 };
 
-TEST_F(Cli, ApplyWarpsAsTheLibraryDoes) {
+TEST_F(Cli, ApplyTakesTransformsInTheOrderOfAnts) {
   const auto result =
       cinnabar_command({"apply", "-i", at("image.nii.gz"), "-r", at("image.nii.gz"), "-t", at("1Warp.nii.gz"),
                         "-t", at("0GenericAffine.mat"), "--outside", "-5", "-o", at("out.nii.gz")});

@@ -1,10 +1,15 @@
-// What ITK makes of the files of a test.
-//   itk_oracle warp MOVING REFERENCE OUTPUT linear|nearest TRANSFORM...   resample as antsApplyTransforms
-//   does itk_oracle points TRANSFORM...   maps the LPS points on standard input, one per line itk_oracle
-//   affine OUTPUT affine|euler|euler_zyx|versor|similarity|translation NUMBER...
-//                                    writes that transform: parameters, then the centre
-//   itk_oracle field REFERENCE OUTPUT   writes a displacement field of a fixed formula on the grid
-// Transforms apply as in ANTs: the last one given is applied to a point first.
+// What ITK makes of the files of a test. Transforms form a CompositeTransform: the last one given is applied
+// to a point first.
+//
+// Resample an image:
+//   itk_oracle warp MOVING REFERENCE OUTPUT linear|nearest TRANSFORM...
+// Map the LPS points on standard input, one per line:
+//   itk_oracle points TRANSFORM...
+// Write a transform of a class (affine, euler, euler_zyx, versor, similarity, translation), parameters first
+// and then the centre:
+//   itk_oracle affine OUTPUT CLASS NUMBER...
+// Write a displacement field of a fixed formula on the grid of an image:
+//   itk_oracle field REFERENCE OUTPUT
 #include <itkAffineTransform.h>
 #include <itkCompositeTransform.h>
 #include <itkDisplacementFieldTransform.h>
