@@ -281,9 +281,9 @@ Shape green_operator_grid(const Shape& spatial, const FluidOperator& fluid, FftP
                  "alpha, beta and gamma must be finite, not negative, alpha + gamma positive; got ",
                  fluid.alpha, ", ", fluid.beta, ", ", fluid.gamma);
   if (padding == FftPadding::exact) return spatial;
-  // K decays like exp(-r / sqrt(alpha / gamma)); e^-4 = 2 %, felt only by momenta on opposite faces. Beyond its
-  // own extent an axis needs no more.
-  const double reach = std::ceil(4.0 * std::sqrt(fluid.alpha / fluid.gamma));
+  // K decays like exp(-r / sqrt(alpha / gamma)); e^-2.5 = 8 %, felt only by momenta on opposite faces, which
+  // registration keeps empty. Beyond its own extent an axis needs no more.
+  const double reach = std::ceil(2.5 * std::sqrt(fluid.alpha / fluid.gamma));
   Shape padded = spatial;
   for (int axis = 0; axis < 3; ++axis) {
     const std::int64_t n = spatial[axis];
