@@ -100,11 +100,11 @@ struct Stage {
   static constexpr int kHeight = kTileY + 2 * kMaxRadius;
   static constexpr int kVoxels = kWidth * kHeight;
   static constexpr int kRowSums = kTileX * kHeight;
-  int* a;
-  int* b;
-  signed char* counted;
-  int* row_count;
-  long long* row_sums;  // five blocks of kRowSums
+  SharedPointer<int> a;
+  SharedPointer<int> b;
+  SharedPointer<signed char> counted;
+  SharedPointer<int> row_count;
+  SharedPointer<long long> row_sums;  // five blocks of kRowSums
 };
 
 /// Adds or subtracts what plane z contributes to the windows of this block's columns.
