@@ -1,5 +1,6 @@
 // One matching iteration (shooting and reference adjoint) of a synthetic pair: fused kernels with early exit
-// against the same mathematics composed of the unfused ops with 20 inverse iterations; and the exact gradient.
+// against the same mathematics composed of the unfused ops with 20 inverse iterations; and the exact
+// gradient.
 
 #include <cmath>
 
@@ -16,8 +17,8 @@
 namespace cinnabar::bench {
 namespace {
 
-/// Bytes the reference's passes must move per voxel and iteration: 102 smoothings of 168 bytes, 60 samplings of
-/// 60, 60 inverse updates of 36 and 60 coadjoint actions of 36.
+/// Bytes the reference's passes must move per voxel and iteration: 102 smoothings of 168 bytes, 60 samplings
+/// of 60, 60 inverse updates of 36 and 60 coadjoint actions of 36.
 constexpr double kBytesPerVoxel = 102 * 168 + 60 * 60 + 60 * 36 + 60 * 36;
 
 Tensor soft_ball(std::int64_t extent, double shift, Device device) {
@@ -61,7 +62,8 @@ void unfused(benchmark::State& state, Device device) {
   const Problem problem(state.range(0), device);
   const Variable fused(reference_gradient(problem.pair, problem.momentum, problem.options).gradient);
   const Variable rival(unfused_reference_gradient(problem.pair, problem.momentum, problem.options));
-  const double error = std::sqrt(sum(square(rival - fused)).value().item() / sum(square(fused)).value().item());
+  const double error =
+      std::sqrt(sum(square(rival - fused)).value().item() / sum(square(fused)).value().item());
   if (!(error < 1e-5)) return state.SkipWithError("the unfused gradient differs from the fused one");
   measure(state, device, problem.work(),
           [&] { unfused_reference_gradient(problem.pair, problem.momentum, problem.options); });
@@ -77,7 +79,8 @@ void exact_gradient(benchmark::State& state, Device device) {
 void shooting(benchmark::State& state, Device device) {
   const Problem problem(state.range(0), device);
   const NoGrad quiet;
-  measure(state, device, problem.work(), [&] { shoot(Variable(problem.momentum), problem.options.shooting); });
+  measure(state, device, problem.work(),
+          [&] { shoot(Variable(problem.momentum), problem.options.shooting); });
 }
 
 CINNABAR_BENCH(shooting, 64, 128);

@@ -33,8 +33,8 @@ Variable coad_unfused(const Variable& displacement, const Variable& momentum) {
                                entry(0, 2) * (entry(1, 0) * entry(2, 1) - entry(1, 1) * entry(2, 0));
   std::vector<Variable> rows;
   for (std::int64_t i = 0; i < 3; ++i) {
-    rows.push_back(determinant * (entry(0, i) * channel(m, 0) + entry(1, i) * channel(m, 1) +
-                                  entry(2, i) * channel(m, 2)));
+    rows.push_back(determinant *
+                   (entry(0, i) * channel(m, 0) + entry(1, i) * channel(m, 1) + entry(2, i) * channel(m, 2)));
   }
   return concat(rows, 1);
 }
