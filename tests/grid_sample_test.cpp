@@ -172,7 +172,7 @@ TEST_P(GridSampleOn, SmoothGridsShareCellsBetweenNeighbours) {
 
 TEST_P(GridSampleOn, InputGradientHoldsAtAnyMagnitudeAndWhenAllPointsMeet) {
   const Tensor grid = Tensor::full({1, 33, 35, 2}, 0.1);
-  for (const double magnitude : {1e-35, 1e-12, 1.0, 1e30}) {
+  for (const double magnitude : {1e-30, 1e-12, 1.0, 1e30}) {
     const Tensor grad = random_tensor({1, 1, 33, 35}, 31, 0.5 * magnitude, magnitude);
     const Tensor input = Tensor::zeros({1, 1, 3, 3});
     const auto expected = run_all(Device::cpu(), DType::f64, input, grid, grad, {});
