@@ -1,25 +1,20 @@
 #include "kernels/emulation/block.hpp"
 
-#include <boost/context/fiber.hpp>
-#include <boost/context/protected_fixedsize_stack.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
-#include <memory>
 #include <numeric>
+#include <sstream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "engine/error.hpp"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "kernels/emulation/fibers.hpp"
 
 namespace cinnabar::emulation {
 
 namespace {
-
-constexpr std::size_t kStackBytes = 256 * 1024;  // AddressSanitizer's frames are several times larger
 
 /// Thrown into a waiting thread to unwind it after another thread of its block failed.
 struct Cancelled {};
@@ -44,15 +39,6 @@ std::uint64_t shuffle_seed() {
   }();
   return seed;
 }
-
-/// A host stack on which threads of blocks run, one after another as long as none of them waits.
-struct Fiber {
-  boost::context::fiber context;    ///< valid while the fiber is not running
-  boost::context::fiber scheduler;  ///< valid while it is
-  void* stack_bottom = nullptr;
-  std::size_t stack_bytes = 0;
-  void* fake_stack = nullptr;
-};
 
 struct Lane {
   WarpOperation operation{};
@@ -82,11 +68,6 @@ bool same_place(const std::source_location& a, const std::source_location& b) {
 /// Schedules the blocks of this host thread.
 class Scheduler {
  public:
-  ~Scheduler() {
-    quitting_ = true;
-    for (const auto& fiber : fibers_) resume(*fiber);
-  }
-
   void run(const char* op, dim3 grid, dim3 block, Body body);
   int barrier(const char* kind, bool predicate, const std::source_location& where);
   std::uint64_t exchange(WarpOperation operation, std::uint32_t mask, std::uint64_t value, int source_lane,
@@ -94,7 +75,7 @@ class Scheduler {
 
  private:
   void run_block();
-  void work(Fiber& self);
+  void start_threads();
   void run_thread(int thread);
   void enter_thread(int thread);
   void leave_thread(int thread);
@@ -103,17 +84,7 @@ class Scheduler {
   bool try_complete(Warp& warp, std::uint32_t mask, int arriving_lane);
   std::string describe_deadlock() const;
 
-  Fiber& idle_fiber();
-  void resume(Fiber& fiber);
-  void yield(Fiber& fiber);
-
-  std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::vector<Fiber*> idle_;
-  Fiber* running_ = nullptr;
-  bool quitting_ = false;
-  const void* host_stack_bottom_ = nullptr;
-  std::size_t host_stack_bytes_ = 0;
-
+  FiberPool fibers_{[this] { start_threads(); }};
   Body body_{};
   Shuffler shuffler_{0};
   int thread_count_ = 0;
@@ -136,59 +107,6 @@ class Scheduler {
 Scheduler& scheduler() {
   thread_local Scheduler of_thread;
   return of_thread;
-}
-
-// --- Switching stacks. AddressSanitizer must be told which stack it is on, before and after each switch.
-
-Fiber& Scheduler::idle_fiber() {
-  if (idle_.empty()) {
-    auto fiber = std::make_unique<Fiber>();
-    boost::context::protected_fixedsize_stack allocator(kStackBytes);
-    const boost::context::stack_context stack = allocator.allocate();
-    fiber->stack_bottom = static_cast<char*>(stack.sp) - stack.size;
-    fiber->stack_bytes = stack.size;
-    fiber->context = boost::context::fiber(
-        std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack), allocator,
-        [this, self = fiber.get()](boost::context::fiber&& caller) {
-          self->scheduler = std::move(caller);
-#ifdef __SANITIZE_ADDRESS__
-          __sanitizer_finish_switch_fiber(nullptr, &host_stack_bottom_, &host_stack_bytes_);
-#endif
-          work(*self);
-#ifdef __SANITIZE_ADDRESS__
-          __sanitizer_start_switch_fiber(nullptr, host_stack_bottom_, host_stack_bytes_);
-#endif
-          return std::move(self->scheduler);
-        });
-    idle_.push_back(fiber.get());
-    fibers_.push_back(std::move(fiber));
-  }
-  Fiber& fiber = *idle_.back();
-  idle_.pop_back();
-  return fiber;
-}
-
-void Scheduler::resume(Fiber& fiber) {
-  running_ = &fiber;
-#ifdef __SANITIZE_ADDRESS__
-  void* fake_stack = nullptr;
-  __sanitizer_start_switch_fiber(&fake_stack, fiber.stack_bottom, fiber.stack_bytes);
-#endif
-  fiber.context = std::move(fiber.context).resume();
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
-#endif
-  running_ = nullptr;
-}
-
-void Scheduler::yield(Fiber& fiber) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&fiber.fake_stack, host_stack_bottom_, host_stack_bytes_);
-#endif
-  fiber.scheduler = std::move(fiber.scheduler).resume();
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(fiber.fake_stack, &host_stack_bottom_, &host_stack_bytes_);
-#endif
 }
 
 // --- Blocks and threads.
@@ -253,9 +171,9 @@ void Scheduler::run_block() {
       std::swap(ready_[shuffler_.below(ready_.size())], ready_.back());
       const auto thread = static_cast<std::size_t>(ready_.back());
       ready_.pop_back();
-      resume(*std::exchange(waiting_[thread], nullptr));
+      fibers_.resume(*std::exchange(waiting_[thread], nullptr));
     } else {
-      resume(idle_fiber());
+      fibers_.resume(fibers_.idle());
     }
   }
   if (!error_ && returned_ < thread_count_) {
@@ -269,16 +187,13 @@ void Scheduler::run_block() {
   cancelling_ = true;
   ready_.clear();
   for (Fiber*& fiber : waiting_) {
-    if (fiber != nullptr) resume(*std::exchange(fiber, nullptr));
+    if (fiber != nullptr) fibers_.resume(*std::exchange(fiber, nullptr));
   }
 }
 
-void Scheduler::work(Fiber& self) {
-  while (!quitting_) {
-    while (!error_ && next_ < thread_count_) run_thread(order_[static_cast<std::size_t>(next_++)]);
-    idle_.push_back(&self);
-    yield(self);
-  }
+/// What a fiber does: start threads until none is left. It comes back here only when a thread has returned.
+void Scheduler::start_threads() {
+  while (!error_ && next_ < thread_count_) run_thread(order_[static_cast<std::size_t>(next_++)]);
 }
 
 void Scheduler::run_thread(int thread) {
@@ -313,9 +228,9 @@ void Scheduler::leave_thread(int thread) {
 
 void Scheduler::wait() {
   const int thread = current.thread;
-  Fiber& fiber = *running_;
+  Fiber& fiber = fibers_.running();
   waiting_[static_cast<std::size_t>(thread)] = &fiber;
-  yield(fiber);
+  fibers_.yield(fiber);
   enter_thread(thread);
   if (cancelling_) throw Cancelled{};
 }
