@@ -19,7 +19,9 @@ struct Matrix3 {
 template <class T>
 CINNABAR_HD Matrix3<T> map_jacobian(const Stencil<T>& near, const T* u, std::int64_t plane) {
   Matrix3<T> j;
+  CINNABAR_UNROLL
   for (int row = 0; row < 3; ++row) {
+    CINNABAR_UNROLL
     for (int axis = 0; axis < 3; ++axis) {
       j.at[row][axis] = near.difference(u + row * plane, axis) + (row == axis ? near.identity[axis] : T(0));
     }
@@ -31,7 +33,9 @@ CINNABAR_HD Matrix3<T> map_jacobian(const Stencil<T>& near, const T* u, std::int
 template <class T>
 CINNABAR_HD Matrix3<T> map_jacobian_one_sided(const Stencil<T>& near, const T* u, std::int64_t plane) {
   Matrix3<T> j;
+  CINNABAR_UNROLL
   for (int row = 0; row < 3; ++row) {
+    CINNABAR_UNROLL
     for (int axis = 0; axis < 3; ++axis) {
       j.at[row][axis] =
           near.face_scale(axis) * near.difference(u + row * plane, axis) + (row == axis ? T(1) : T(0));
@@ -57,6 +61,7 @@ CINNABAR_HD T determinant(const Matrix3<T>& j) {
 template <class T>
 CINNABAR_HD void coad_voxel(const Matrix3<T>& j, const T (&s)[3], T (&out)[3]) {
   const T det = determinant(j);
+  CINNABAR_UNROLL
   for (int i = 0; i < 3; ++i) out[i] = det * (j.at[0][i] * s[0] + j.at[1][i] * s[1] + j.at[2][i] * s[2]);
 }
 
@@ -66,11 +71,14 @@ CINNABAR_HD void coad_voxel_backward(const Matrix3<T>& j, const T (&s)[3], const
                                      Matrix3<T>& grad_j, T (&grad_s)[3]) {
   const T det = determinant(j);
   T grad_det = T(0);
+  CINNABAR_UNROLL
   for (int i = 0; i < 3; ++i) {
     grad_det += grad[i] * (j.at[0][i] * s[0] + j.at[1][i] * s[1] + j.at[2][i] * s[2]);
   }
+  CINNABAR_UNROLL
   for (int k = 0; k < 3; ++k) {
     grad_s[k] = det * (j.at[k][0] * grad[0] + j.at[k][1] * grad[1] + j.at[k][2] * grad[2]);
+    CINNABAR_UNROLL
     for (int i = 0; i < 3; ++i) grad_j.at[k][i] = grad_det * cofactor(j, k, i) + det * s[k] * grad[i];
   }
 }
@@ -79,6 +87,7 @@ CINNABAR_HD void coad_voxel_backward(const Matrix3<T>& j, const T (&s)[3], const
 template <class T>
 CINNABAR_HD T coad_inf_voxel(const Stencil<T>& near, const T* v, const T* m, std::int64_t plane, int i) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int j = 0; j < 3; ++j) {
     sum += near.difference(m + i * plane, v + j * plane, j);
     sum += near.difference(v + j * plane, i) * m[j * plane];
@@ -92,6 +101,7 @@ template <class T>
 CINNABAR_HD T coad_inf_voxel_grad_velocity(const Stencil<T>& near, const T* g, const T* m, std::int64_t plane,
                                            int k) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int i = 0; i < 3; ++i) {
     sum += m[i * plane] * near.transposed(g + i * plane, k);
     sum += near.transposed(g + i * plane, m + k * plane, i);
@@ -102,6 +112,7 @@ template <class T>
 CINNABAR_HD T coad_inf_voxel_grad_momentum(const Stencil<T>& near, const T* g, const T* v, std::int64_t plane,
                                            int k) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int j = 0; j < 3; ++j) {
     sum += v[j * plane] * near.transposed(g + k * plane, j);
     sum += g[j * plane] * near.difference(v + k * plane, j);
@@ -114,6 +125,7 @@ template <class T>
 CINNABAR_HD T jacobian_times_vector_voxel(const Stencil<T>& near, const T* v, const T* w, std::int64_t plane,
                                           int i) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int j = 0; j < 3; ++j) sum += near.difference(v + i * plane, j) * w[j * plane];
   return sum;
 }
@@ -121,6 +133,7 @@ template <class T>
 CINNABAR_HD T jacobian_times_vector_voxel_grad_velocity(const Stencil<T>& near, const T* g, const T* w,
                                                         std::int64_t plane, int i) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int j = 0; j < 3; ++j) sum += near.transposed(g + i * plane, w + j * plane, j);
   return sum;
 }
@@ -128,6 +141,7 @@ template <class T>
 CINNABAR_HD T jacobian_times_vector_voxel_grad_vector(const Stencil<T>& near, const T* g, const T* v,
                                                       std::int64_t plane, int j) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int i = 0; i < 3; ++i) sum += g[i * plane] * near.difference(v + i * plane, j);
   return sum;
 }
@@ -137,6 +151,7 @@ template <class T>
 CINNABAR_HD T jacobian_voxel_backward(const Stencil<T>& near, const T* grad_jacobian, std::int64_t plane,
                                       int k) {
   T sum = T(0);
+  CINNABAR_UNROLL
   for (int j = 0; j < 3; ++j) sum += near.transposed(grad_jacobian + (3 * k + j) * plane, j);
   return sum;
 }

@@ -45,28 +45,30 @@ struct BoundedCell {
   std::int32_t cell;
   T fraction;
   T slope;
-  bool inside;
+  std::int32_t inside;  ///< 1 or 0; a bool here keeps GCC 12 from vectorising
 };
 
 /// Applies a boundary rule along an axis. Mirrors lie at the outermost voxel centres (torch's
 /// align_corners = true).
 template <Boundary kBoundary, class T>
-CINNABAR_HD BoundedCell<T> bounded_cell(AxisCell<T> at, std::int32_t extent) {
+CINNABAR_HD BoundedCell<T> bounded_cell(const AxisCell<T>& at, std::int32_t extent) {
   if constexpr (kBoundary == Boundary::zeros) {
-    return {at.cell, at.fraction, T(1), at.cell >= -1 && at.cell < extent};
+    const auto from_rim = static_cast<std::uint32_t>(at.cell + 1);
+    return {at.cell, at.fraction, T(1), from_rim <= static_cast<std::uint32_t>(extent) ? 1 : 0};
   } else if constexpr (kBoundary == Boundary::border) {
-    const bool low = at.cell < 0;
-    const bool held = low || at.cell >= extent - 1;
-    const bool is_number = at.fraction == at.fraction;
-    return {low ? 0 : (held ? extent - 1 : at.cell), held && is_number ? T(0) : at.fraction,
-            held ? T(0) : T(1), true};
+    const std::int32_t not_high = at.cell < extent - 1 ? at.cell : extent - 1;
+    // One comparison holds both ends: a negative cell is a large unsigned number.
+    const bool held = static_cast<std::uint32_t>(at.cell) >= static_cast<std::uint32_t>(extent - 1);
+    // The difference is 0, or NaN for a NaN.
+    return {not_high > 0 ? not_high : 0, held ? at.fraction - at.fraction : at.fraction, held ? T(0) : T(1),
+            1};
   } else {
-    if (extent == 1) return {0, at.fraction == at.fraction ? T(0) : at.fraction, T(0), true};
+    if (extent == 1) return {0, at.fraction - at.fraction, T(0), 1};
     const std::int32_t period = 2 * (extent - 1);
     const std::int32_t remainder = at.cell % period;
     const std::int32_t cell = remainder < 0 ? remainder + period : remainder;
-    if (cell < extent - 1) return {cell, at.fraction, T(1), true};
-    return {period - cell - 1, T(1) - at.fraction, T(-1), true};
+    if (cell < extent - 1) return {cell, at.fraction, T(1), 1};
+    return {period - cell - 1, T(1) - at.fraction, T(-1), 1};
   }
 }
 

@@ -86,23 +86,19 @@ TEST_P(UpdateInverseOnDevice, UndoesAShiftByHand) {
 
 TEST_P(UpdateInverseOnDevice, GradientsAgreeWithFloat64) {
   for (const Shape& shape : {Shape{1, 3, 7, 9, 35}, Shape{2, 3, 1, 13, 11}}) {
-    // Positions near voxel planes may fall into other cells in float32, so compare in the mean.
     const Tensor psi = wavy_field(shape, 0.9, 1.5);
     const Tensor increment = wavy_field(shape, 2.1, 0.5);
     const Tensor grad = random_tensor(shape, 3);
-    for (const int iterations : {0, 3, 20}) {
-      Tensor updated = poisoned(shape, DType::f64);
-      cpu::update_inverse.forward(psi.to(DType::f64), increment.to(DType::f64), iterations, updated);
-      Tensor expected[2] = {poisoned(shape, DType::f64), poisoned(shape, DType::f64)};
-      Tensor actual[2] = {poisoned(shape, DType::f32, device()), poisoned(shape, DType::f32, device())};
-      cpu::update_inverse.backward(grad.to(DType::f64), psi.to(DType::f64), increment.to(DType::f64), updated,
-                                   expected[0], expected[1]);
-      kernels().backward(sent(grad), sent(psi), sent(increment), sent(updated.to(DType::f32)), actual[0],
-                         actual[1]);
-      for (int i = 0; i < 2; ++i) {
-        EXPECT_LT(relative_error(actual[i], expected[i]), 2e-4) << shape << " N " << iterations << " " << i;
-      }
-    }
+    Tensor updated = poisoned(shape);
+    cpu::update_inverse.forward(psi, increment, 20, updated);
+    const auto wide = [](const Tensor& t) { return t.to(DType::f64); };
+    Tensor expected[2] = {poisoned(shape, DType::f64), poisoned(shape, DType::f64)};
+    Tensor actual[2] = {poisoned(shape, DType::f32, device()), poisoned(shape, DType::f32, device())};
+    cpu::update_inverse.backward(wide(grad), wide(psi), wide(increment), wide(updated), expected[0],
+                                 expected[1]);
+    kernels().backward(sent(grad), sent(psi), sent(increment), sent(updated), actual[0], actual[1]);
+    // Positions within rounding of a voxel plane may take their slope from the cell on either side.
+    for (int i = 0; i < 2; ++i) EXPECT_LT(relative_error(actual[i], expected[i]), 2e-4) << shape << " " << i;
   }
 }
 
@@ -136,31 +132,20 @@ TEST_P(UpdateInverseOnDevice, RejectsWhatDoesNotFit) {
 
 CINNABAR_ON_EACH_DEVICE(UpdateInverseOnDevice);
 
-TEST(UpdateInverse, GradientAgreesWithDifferences) {
+TEST(UpdateInverse, GradientAgreesWithDifferencesWhereTheInverseHasConverged) {
   for (const Shape& shape : {Shape{1, 3, 3, 4, 4}, Shape{2, 3, 1, 3, 4}}) {
     const Tensor psi = random_tensor(shape, 5, -0.8, 0.8, DType::f64);
-    const Tensor increment = random_tensor(shape, 6, -0.08, 0.08, DType::f64);
+    const Tensor increment = random_tensor(shape, 6, -0.2, 0.2, DType::f64);
     const auto result = gradcheck(
-        [](const std::vector<Variable>& in) { return update_inverse(in[0], in[1], 64); }, {psi, increment});
+        [](const std::vector<Variable>& in) { return update_inverse(in[0], in[1], 60); }, {psi, increment});
     EXPECT_TRUE(result) << result.message;
   }
 }
 
-TEST(UpdateInverse, GradcheckRejectsAGradientTakenBeforeConvergence) {
+TEST(UpdateInverse, GradcheckRejectsTheGradientAtAnUnconvergedInverse) {
   const Shape shape{1, 3, 3, 3, 4};
-  const auto wrong = [](const std::vector<Variable>& in) {
-    const Tensor psi = in[0].value();
-    const Tensor w = in[1].value();
-    Tensor updated = Tensor::empty_like(psi);
-    cpu::update_inverse.forward(psi, w, 64, updated);
-    return record_one("wrong_inverse", updated, in, [=](const Tensor& grad) {
-      std::vector<Tensor> grads{Tensor::empty_like(psi), Tensor::empty_like(psi)};
-      cpu::update_inverse.backward(grad, psi, w, psi, grads[0], grads[1]);
-      return grads;
-    });
-  };
   EXPECT_FALSE(gradcheck(
-      std::function<Variable(const std::vector<Variable>&)>(wrong),
+      [](const std::vector<Variable>& in) { return update_inverse(in[0], in[1], 1); },
       {random_tensor(shape, 7, -0.8, 0.8, DType::f64), random_tensor(shape, 8, -0.3, 0.3, DType::f64)}));
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/epdiff.hpp"
 
+#include <algorithm>
+
 #include "kernels/epdiff_voxel.hpp"
 #include "kernels/field_shape.hpp"
 #include "kernels/parallel.hpp"
@@ -10,8 +12,9 @@ namespace cinnabar {
 
 namespace {
 
-/// Calls body(stencil, batch item, voxel offset in it) for every voxel. Along a row only the two end voxels
-/// have another stencil, so the loop between them vectorises once the body is inlined.
+/// Calls body(stencil, batch item, voxel offset in it) for every voxel. A row is three runs of equal
+/// stencils: its first voxel, the middle, its last voxel. One call site, so that the body is inlined and the
+/// middle vectorises.
 template <class T, class Body>
 void for_each_voxel(const FieldShape& shape, const Body& body) {
   constexpr std::int64_t kRowGrain = 32;
@@ -19,18 +22,17 @@ void for_each_voxel(const FieldShape& shape, const Body& body) {
     for (std::int64_t line = first; line < last; ++line) {
       const std::int64_t n = line / (shape.d * shape.h);
       const std::int64_t in_item = line % (shape.d * shape.h);
-      const std::int64_t row = in_item * shape.w;
       Stencil<T> near;
       near.set_axis(1, in_item % shape.h, shape.h, shape.w);
       near.set_axis(2, in_item / shape.h, shape.d, shape.w * shape.h);
-      near.set_axis(0, 0, shape.w, 1);
-      body(near, n, row);
-      if (shape.w == 1) continue;
-      near.set_axis(0, 1, 3, 1);
+      const std::int64_t ends[4] = {0, 1, std::max<std::int64_t>(shape.w - 1, 1), shape.w};
+      CINNABAR_UNROLL
+      for (int run = 0; run < 3; ++run) {
+        near.set_axis(0, ends[run], shape.w, 1);
+        const Stencil<T> fixed = near;
 #pragma omp simd
-      for (std::int64_t x = 1; x < shape.w - 1; ++x) body(near, n, row + x);
-      near.set_axis(0, shape.w - 1, shape.w, 1);
-      body(near, n, row + shape.w - 1);
+        for (std::int64_t x = ends[run]; x < ends[run + 1]; ++x) body(fixed, n, in_item * shape.w + x);
+      }
     }
   });
 }
@@ -43,6 +45,7 @@ void image_gradient(const Tensor& image, Tensor& gradient) {
     const T* f = image.data<T>();
     T* out = gradient.data<T>();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+      CINNABAR_UNROLL
       for (int d = 0; d < 3; ++d) out[(3 * n + d) * plane + at] = near.difference(f + n * plane + at, d);
     });
   });
@@ -72,6 +75,7 @@ void jacobian(const Tensor& displacement, Tensor& result) {
     T* out = result.data<T>();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const Matrix3<T> j = map_jacobian(near, u + 3 * n * plane + at, plane);
+      CINNABAR_UNROLL
       for (int k = 0; k < 9; ++k) out[(9 * n + k) * plane + at] = j.at[k / 3][k % 3];
     });
   });
@@ -82,6 +86,7 @@ void gather_jacobian_gradient(const FieldShape& shape, const T* grad_jacobian, T
                               bool add) {
   const std::int64_t plane = shape.voxels();
   for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    CINNABAR_UNROLL
     for (int k = 0; k < 3; ++k) {
       T& target = grad_displacement[(3 * n + k) * plane + at];
       const T gathered = jacobian_voxel_backward(near, grad_jacobian + 9 * n * plane + at, plane, k);
@@ -125,6 +130,7 @@ void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor&
     T* grad_j = grad_jacobian.data<T>();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const Matrix3<T> j = map_jacobian_one_sided(near, u + 3 * n * plane + at, plane);
+      CINNABAR_UNROLL
       for (int k = 0; k < 9; ++k) {
         grad_j[(9 * n + k) * plane + at] =
             g[n * plane + at] * near.face_scale(k % 3) * cofactor(j, k / 3, k % 3);
@@ -154,6 +160,7 @@ void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
       const T sample[3] = {out[here], out[here + plane], out[here + 2 * plane]};
       T value[3];
       coad_voxel(j, sample, value);
+      CINNABAR_UNROLL
       for (int i = 0; i < 3; ++i) out[here + i * plane] = value[i];
     });
   });
@@ -182,7 +189,9 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
       Matrix3<T> of_j;
       T of_s[3];
       coad_voxel_backward(j, s, grad, of_j, of_s);
+      CINNABAR_UNROLL
       for (int k = 0; k < 9; ++k) grad_j[(9 * n + k) * plane + at] = of_j.at[k / 3][k % 3];
+      CINNABAR_UNROLL
       for (int i = 0; i < 3; ++i) sample[here + i * plane] = of_s[i];
     });
     cpu::warp.backward_displacement(sampled, momentum, displacement, Boundary::zeros, grad_displacement);
@@ -208,6 +217,7 @@ void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
     const std::int64_t plane = shape.voxels();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
+      CINNABAR_UNROLL
       for (int i = 0; i < 3; ++i) {
         out[here + i * plane] = coad_inf_voxel(near, v + here, m + here, plane, i);
       }
@@ -228,6 +238,7 @@ void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const 
     const std::int64_t plane = shape.voxels();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
+      CINNABAR_UNROLL
       for (int k = 0; k < 3; ++k) {
         grad_v[here + k * plane] = coad_inf_voxel_grad_velocity(near, g + here, m + here, plane, k);
         grad_m[here + k * plane] = coad_inf_voxel_grad_momentum(near, g + here, v + here, plane, k);
@@ -244,6 +255,7 @@ void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor&
     const std::int64_t plane = shape.voxels();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
+      CINNABAR_UNROLL
       for (int i = 0; i < 3; ++i) {
         out[here + i * plane] = jacobian_times_vector_voxel(near, v + here, w + here, plane, i);
       }
@@ -265,6 +277,7 @@ void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& vel
     const std::int64_t plane = shape.voxels();
     for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
+      CINNABAR_UNROLL
       for (int i = 0; i < 3; ++i) {
         grad_v[here + i * plane] =
             jacobian_times_vector_voxel_grad_velocity(near, g + here, w + here, plane, i);

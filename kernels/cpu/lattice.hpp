@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/error.hpp"
 #include "engine/storage.hpp"
 #include "kernels/parallel.hpp"
 #include "kernels/trilinear.hpp"
@@ -37,8 +38,14 @@ class Lattice {
         height_(height),
         width_(width),
         storage_(static_cast<std::size_t>((depth + 2) * plane() * kLaneBytes), Device::cpu()),
-        values_(static_cast<T*>(storage_.data())) {}
+        values_(static_cast<T*>(storage_.data())) {
+    CINNABAR_CHECK((depth + 2) * plane() < (std::int64_t{1} << 31), "lattice", "a grid of ", depth, " x ",
+                   height, " x ", width, " voxels is too large");
+  }
 
+  std::int64_t depth() const { return depth_; }
+  std::int64_t height() const { return height_; }
+  std::int64_t width() const { return width_; }
   std::int64_t row() const { return width_ + 2; }
   std::int64_t plane() const { return (height_ + 2) * (width_ + 2); }
   std::int64_t offset(std::int64_t z, std::int64_t y, std::int64_t x) const {
@@ -93,20 +100,17 @@ class Lattice {
     blend_x(low + at.fraction_y * (high - low), at.fraction_x, value);
   }
 
-  /// The sample with its slopes along the axes.
-  [[gnu::always_inline]] void sample_with_slopes(const Place<T>& at, Voxel& value, Voxel& slope_x,
-                                                 Voxel& slope_y, Voxel& slope_z) const {
+  /// Slopes of the sample along x, y and z.
+  [[gnu::always_inline]] void slopes(const Place<T>& at, Voxel (&slope)[3]) const {
     Pair low, high;
     edges(at, low, high);
-    const Pair middle = low + at.fraction_y * (high - low);
-    blend_x(middle, at.fraction_x, value);
     Voxel left, right;
-    split(middle, left, right);
-    slope_x = right - left;
-    blend_x(high - low, at.fraction_x, slope_y);
+    split(low + at.fraction_y * (high - low), left, right);
+    slope[0] = right - left;
+    blend_x(high - low, at.fraction_x, slope[1]);
     const Pair low_rise = pair(at.offset + plane()) - pair(at.offset);
     const Pair high_rise = pair(at.offset + plane() + row()) - pair(at.offset + row());
-    blend_x(low_rise + at.fraction_y * (high_rise - low_rise), at.fraction_x, slope_z);
+    blend_x(low_rise + at.fraction_y * (high_rise - low_rise), at.fraction_x, slope[2]);
   }
 
   /// Adds value to the corners with their trilinear weights. Corner by corner, because the next voxel of a

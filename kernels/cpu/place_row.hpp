@@ -7,13 +7,29 @@
 
 namespace cinnabar::cpu {
 
-/// Cells, fractions and slopes of up to kLength neighbouring voxels of a row, found in one vectorised pass
-/// before the samples are gathered one by one.
+/// Finds cells along one axis; voxel_of(i) is the index of voxel i on it. `inside` is and-ed, 1 or 0. A loop
+/// per axis with plain arrays is the form that GCC vectorises.
+template <Boundary kBoundary, class T, class VoxelOf>
+inline void locate_axis(const T* u, std::int64_t count, std::int64_t extent, const VoxelOf& voxel_of,
+                        std::int32_t* cell, T* fraction, T* slope, std::int32_t* inside) {
+  const auto length = static_cast<std::int32_t>(extent);
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto at = bounded_cell<kBoundary>(displaced_cell(voxel_of(i), u[i]), length);
+    cell[i] = at.cell;
+    fraction[i] = at.fraction;
+    slope[i] = at.slope;
+    inside[i] &= at.inside;
+  }
+}
+
+/// Cells, fractions and slopes of up to kLength voxels of a row, found before the samples are gathered one by
+/// one. Needs 32-bit offsets into the lattice.
 template <class T>
 struct PlaceRow {
   static constexpr std::int64_t kLength = 64;
 
-  std::int64_t offset[kLength];
+  std::int32_t offset[kLength];
   T fraction[3][kLength];
   T slope[3][kLength];
   std::int32_t inside[kLength];
@@ -28,33 +44,34 @@ struct PlaceRow {
     return sum == sum ? T(0) : sum;
   }
 
-  /// Places voxels x0 .. x0 + count - 1 of row (z, y), whose displacements start at u, components `stride`
-  /// apart. Offsets refer to lattices with the given row and plane.
-  template <Boundary kBoundary>
-  void locate(const T* u, std::int64_t stride, const std::int64_t (&extent)[3], std::int64_t row,
-              std::int64_t plane, const std::int64_t (&voxel)[3], std::int64_t count) {
-    const auto narrow = [](std::int64_t value) { return static_cast<std::int32_t>(value); };
-    const std::int32_t extent_x = narrow(extent[0]);
-    const std::int32_t extent_y = narrow(extent[1]);
-    const std::int32_t extent_z = narrow(extent[2]);
-    const std::int32_t x0 = narrow(voxel[0]);
-    const std::int32_t y = narrow(voxel[1]);
-    const std::int32_t z = narrow(voxel[2]);
-    const std::int64_t origin = plane + row + 1;
-#pragma omp simd
+  /// Places voxels (x_of(i), y, z), i < count, displaced by (ux[i], uy[i], uz[i]). `lattice` is any of the
+  /// lattices to be sampled.
+  template <Boundary kBoundary, int kLanes, class VoxelOf>
+  void locate(const Lattice<T, kLanes>& lattice, const VoxelOf& x_of, std::int64_t y, std::int64_t z,
+              const T* ux, const T* uy, const T* uz, std::int64_t count) {
+    std::int32_t cell[3][kLength];
+    for (std::int64_t i = 0; i < count; ++i) inside[i] = 1;
+    const auto at_y = [y](std::int64_t) { return static_cast<std::int32_t>(y); };
+    const auto at_z = [z](std::int64_t) { return static_cast<std::int32_t>(z); };
+    locate_axis<kBoundary>(ux, count, lattice.width(), x_of, cell[0], fraction[0], slope[0], inside);
+    locate_axis<kBoundary>(uy, count, lattice.height(), at_y, cell[1], fraction[1], slope[1], inside);
+    locate_axis<kBoundary>(uz, count, lattice.depth(), at_z, cell[2], fraction[2], slope[2], inside);
+    const auto row = static_cast<std::int32_t>(lattice.row());
+    const auto plane = static_cast<std::int32_t>(lattice.plane());
+#pragma GCC ivdep
     for (std::int64_t i = 0; i < count; ++i) {
-      const auto at_x = bounded_cell<kBoundary>(displaced_cell(x0 + narrow(i), u[i]), extent_x);
-      const auto at_y = bounded_cell<kBoundary>(displaced_cell(y, u[stride + i]), extent_y);
-      const auto at_z = bounded_cell<kBoundary>(displaced_cell(z, u[2 * stride + i]), extent_z);
-      fraction[0][i] = at_x.fraction;
-      fraction[1][i] = at_y.fraction;
-      fraction[2][i] = at_z.fraction;
-      slope[0][i] = at_x.slope;
-      slope[1][i] = at_y.slope;
-      slope[2][i] = at_z.slope;
-      inside[i] = at_x.inside && at_y.inside && at_z.inside;
-      offset[i] = origin + at_z.cell * plane + at_y.cell * row + at_x.cell;
+      // Cells that are not inside may be anywhere; their offset must not overflow.
+      const std::int32_t mask = -inside[i];
+      offset[i] =
+          ((cell[2][i] + 1) & mask) * plane + ((cell[1][i] + 1) & mask) * row + ((cell[0][i] + 1) & mask);
     }
+  }
+
+  /// Whether all of the first `count` voxels are inside.
+  bool all_inside(std::int64_t count) const {
+    std::int32_t all = 1;
+    for (std::int64_t i = 0; i < count; ++i) all &= inside[i];
+    return all != 0;
   }
 };
 

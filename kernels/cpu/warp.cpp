@@ -41,29 +41,48 @@ void for_each_channel_group(std::int64_t channels, const Body& body) {
   }
 }
 
+/// Finds the places of a piece of a row.
+template <Boundary kBoundary, class T, int kLanes>
+void locate_piece(const cpu::Lattice<T, kLanes>& lattice, const T* u, std::int64_t z, std::int64_t y,
+                  std::int64_t x0, std::int64_t count, cpu::PlaceRow<T>& places) {
+  const std::int64_t stride = lattice.depth() * lattice.height() * lattice.width();
+  const T* first = u + (z * lattice.height() + y) * lattice.width() + x0;
+  const auto x_of = [x0](std::int64_t i) { return static_cast<std::int32_t>(x0 + i); };
+  places.template locate<kBoundary>(lattice, x_of, y, z, first, first + stride, first + 2 * stride, count);
+}
+
 /// output = sample of `lattice` at x + u(x), plus `added` where it is not null.
 template <Boundary kBoundary, class T, int kLanes>
 void sample_field(const cpu::Lattice<T, kLanes>& lattice, const FieldShape& shape, const T* u, const T* added,
                   T* output, int channels) {
   using Voxel = typename cpu::Lattice<T, kLanes>::Voxel;
   const std::int64_t voxels = shape.voxels();
-  const std::int64_t extent[3] = {shape.w, shape.h, shape.d};
   for_each_piece(shape, [&](std::int64_t z, std::int64_t y, std::int64_t x0, std::int64_t count) {
     cpu::PlaceRow<T> places;
-    const std::int64_t start = (z * shape.h + y) * shape.w + x0;
-    places.template locate<kBoundary>(u + start, voxels, extent, lattice.row(), lattice.plane(), {x0, y, z},
-                                      count);
+    locate_piece<kBoundary>(lattice, u, z, y, x0, count, places);
     T lanes[kLanes][cpu::PlaceRow<T>::kLength];
-    for (std::int64_t i = 0; i < count; ++i) {
-      Voxel value = Voxel{} + places.outside_value(i);
-      if (places.inside[i]) lattice.sample(places[i], value);
-      for (int c = 0; c < kLanes; ++c) lanes[c][i] = value[c];
+    if (places.all_inside(count)) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        Voxel value;
+        lattice.sample(places[i], value);
+        for (int c = 0; c < kLanes; ++c) lanes[c][i] = value[c];
+      }
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) {
+        Voxel value = Voxel{} + places.outside_value(i);
+        if (places.inside[i]) lattice.sample(places[i], value);
+        for (int c = 0; c < kLanes; ++c) lanes[c][i] = value[c];
+      }
     }
+    const std::int64_t start = (z * shape.h + y) * shape.w + x0;
     for (int c = 0; c < channels; ++c) {
       T* target = output + c * voxels + start;
-      const T* base = added == nullptr ? nullptr : added + c * voxels + start;
-      for (std::int64_t i = 0; i < count; ++i)
-        target[i] = base == nullptr ? lanes[c][i] : base[i] + lanes[c][i];
+      if (added == nullptr) {
+        for (std::int64_t i = 0; i < count; ++i) target[i] = lanes[c][i];
+      } else {
+        const T* base = added + c * voxels + start;
+        for (std::int64_t i = 0; i < count; ++i) target[i] = base[i] + lanes[c][i];
+      }
     }
   });
 }
@@ -74,27 +93,30 @@ void sample_field_slopes(const cpu::Lattice<T, kLanes>& lattice, const FieldShap
                          const T* grad_output, const T* u, int channels, bool add, T* grad_u) {
   using Voxel = typename cpu::Lattice<T, kLanes>::Voxel;
   const std::int64_t voxels = shape.voxels();
-  const std::int64_t extent[3] = {shape.w, shape.h, shape.d};
   for_each_piece(shape, [&](std::int64_t z, std::int64_t y, std::int64_t x0, std::int64_t count) {
+    constexpr std::int64_t kLength = cpu::PlaceRow<T>::kLength;
     cpu::PlaceRow<T> places;
+    locate_piece<kBoundary>(lattice, u, z, y, x0, count, places);
     const std::int64_t start = (z * shape.h + y) * shape.w + x0;
-    places.template locate<kBoundary>(u + start, voxels, extent, lattice.row(), lattice.plane(), {x0, y, z},
-                                      count);
+    T along[3][kLanes][kLength];
     for (std::int64_t i = 0; i < count; ++i) {
-      const T outside = places.outside_value(i);
-      T slopes[3] = {outside, outside, outside};
-      if (places.inside[i]) {
-        Voxel value, along[3];
-        lattice.sample_with_slopes(places[i], value, along[0], along[1], along[2]);
-        for (int axis = 0; axis < 3; ++axis) {
-          T sum = T(0);
-          for (int c = 0; c < channels; ++c) sum += grad_output[c * voxels + start + i] * along[axis][c];
-          slopes[axis] = sum * places.slope[axis][i];
-        }
-      }
+      Voxel slopes[3];
+      for (Voxel& slope : slopes) slope = Voxel{} + places.outside_value(i);
+      if (places.inside[i]) lattice.slopes(places[i], slopes);
       for (int axis = 0; axis < 3; ++axis) {
-        T& target = grad_u[axis * voxels + start + i];
-        target = add ? target + slopes[axis] : slopes[axis];
+        for (int c = 0; c < kLanes; ++c) along[axis][c][i] = slopes[axis][c];
+      }
+    }
+    for (int axis = 0; axis < 3; ++axis) {
+      T* target = grad_u + axis * voxels + start;
+      T sum[kLength] = {};
+      for (int c = 0; c < channels; ++c) {
+        const T* grad = grad_output + c * voxels + start;
+        for (std::int64_t i = 0; i < count; ++i) sum[i] += grad[i] * along[axis][c][i];
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        const T slope = sum[i] * places.slope[axis][i];
+        target[i] = add ? target[i] + slope : slope;
       }
     }
   });
@@ -105,43 +127,49 @@ template <Boundary kBoundary, class T, int kLanes>
 void scatter_field(const FieldShape& shape, const T* values, const T* u, int channels,
                    cpu::Lattice<T, kLanes>& lattice) {
   using Voxel = typename cpu::Lattice<T, kLanes>::Voxel;
+  constexpr std::int64_t kLength = cpu::PlaceRow<T>::kLength;
   const std::int64_t voxels = shape.voxels();
-  const auto width = static_cast<std::uint32_t>(shape.w);
-  const auto height = static_cast<std::uint32_t>(shape.h);
-  const std::int32_t extent[3] = {static_cast<std::int32_t>(shape.w), static_cast<std::int32_t>(shape.h),
-                                  static_cast<std::int32_t>(shape.d)};
-  const int axis = shape.d >= shape.h || shape.d >= 16 ? 2 : 1;
-  const auto cell_of = [&](std::uint32_t item, std::uint32_t x, std::uint32_t y, std::uint32_t z, int d) {
-    const std::uint32_t voxel = d == 0 ? x : d == 1 ? y : z;
-    return bounded_cell<kBoundary>(displaced_cell(static_cast<std::int32_t>(voxel), u[d * voxels + item]),
-                                   extent[d]);
-  };
+  const bool along_z = shape.d >= shape.h || shape.d >= 16;
+  const std::int64_t extent = along_z ? shape.d : shape.h;
+
   const auto find_slabs = [&](std::int64_t begin, std::int64_t end, std::int32_t* slab) {
-    for (auto item = static_cast<std::uint32_t>(begin); item < static_cast<std::uint32_t>(end); ++slab) {
-      const std::uint32_t line = item / width;
-      const auto at = cell_of(item, 0, line % height, line / height, axis);
-      *slab = at.inside ? at.cell + 1 : cpu::kNoSlab;
-      ++item;
+    for (std::int64_t item = begin; item < end;) {
+      const std::int64_t line = item / shape.w;
+      const std::int64_t count = std::min({kLength, end - item, (line + 1) * shape.w - item});
+      const auto voxel = static_cast<std::int32_t>(along_z ? line / shape.h : line % shape.h);
+      T fraction[kLength], slope[kLength];
+      std::int32_t inside[kLength];
+      for (std::int64_t i = 0; i < count; ++i) inside[i] = 1;
+      cpu::locate_axis<kBoundary>(
+          u + (along_z ? 2 : 1) * voxels + item, count, extent, [voxel](std::int64_t) { return voxel; }, slab,
+          fraction, slope, inside);
+      for (std::int64_t i = 0; i < count; ++i) slab[i] = inside[i] ? slab[i] + 1 : cpu::kNoSlab;
+      slab += count;
+      item += count;
     }
   };
+  // Items of a slab are mostly runs of neighbours along x, which are placed together.
   const auto deposit = [&](std::span<const std::uint32_t> items) {
-    for (const std::uint32_t item : items) {
-      const std::uint32_t line = item / width;
-      const std::uint32_t y = line % height;
-      const std::uint32_t z = line / height;
-      const std::uint32_t x = item - line * width;
-      const auto at_x = cell_of(item, x, y, z, 0);
-      const auto at_y = cell_of(item, x, y, z, 1);
-      const auto at_z = cell_of(item, x, y, z, 2);
-      if (!at_x.inside || !at_y.inside || !at_z.inside) continue;
-      Voxel value{};
-      for (int c = 0; c < channels; ++c) value[c] = values[c * voxels + item];
-      lattice.scatter(
-          {lattice.offset(at_z.cell, at_y.cell, at_x.cell), at_x.fraction, at_y.fraction, at_z.fraction},
-          value);
+    cpu::PlaceRow<T> places;
+    for (std::size_t at = 0; at < items.size();) {
+      const std::int64_t item = items[at];
+      const std::int64_t line = item / shape.w;
+      const std::int64_t longest = std::min<std::int64_t>(
+          {kLength, (line + 1) * shape.w - item, static_cast<std::int64_t>(items.size() - at)});
+      std::int64_t count = 1;
+      while (count < longest && items[at + static_cast<std::size_t>(count)] == item + count) ++count;
+      locate_piece<kBoundary>(lattice, u, line / shape.h, line % shape.h, item - line * shape.w, count,
+                              places);
+      for (std::int64_t i = 0; i < count; ++i) {
+        if (!places.inside[i]) continue;
+        Voxel value{};
+        for (int c = 0; c < channels; ++c) value[c] = values[c * voxels + item + i];
+        lattice.scatter(places[i], value);
+      }
+      at += static_cast<std::size_t>(count);
     }
   };
-  cpu::scatter_by_slab(voxels, extent[axis] + 1, find_slabs, deposit);
+  cpu::scatter_by_slab(voxels, extent + 1, find_slabs, deposit);
 }
 
 void forward(const Tensor& input, const Tensor& displacement, Boundary boundary, Tensor& output) {
