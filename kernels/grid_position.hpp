@@ -43,9 +43,8 @@ CINNABAR_HD GridPosition<T> voxel_position(T coordinate, std::int32_t size, bool
 template <class T>
 CINNABAR_HD GridPosition<T> clamped_position(GridPosition<T> at, std::int32_t size) {
   const T last = static_cast<T>(size - 1);
-  if (at.position <= T(0)) return {T(0), T(0)};
-  if (at.position >= last) return {last, T(0)};
-  return at;
+  const T position = at.position <= T(0) ? T(0) : at.position;
+  return {position >= last ? last : position, at.position <= T(0) || at.position >= last ? T(0) : at.slope};
 }
 
 /// Mirrors at the outer voxel centres (align_corners) or outer faces (otherwise), as often as needed.
@@ -76,16 +75,21 @@ CINNABAR_HD GridPosition<T> bounded_position(T coordinate, std::int32_t size, Bo
   return clamped_position(reflected_position(at, size, align_corners), size);
 }
 
-/// Cell and fraction of a position. Positions beyond +-2^30 count as 2^30; a NaN stays in the fraction.
+/// Cell and fraction of a position. Positions beyond +-2^30 count as 2^30; a NaN stays in the fraction, with
+/// cell 0. Free of branches, so that loops over it vectorise.
 template <class T>
 CINNABAR_HD AxisCell<T> cell_at(T position) {
-  return displaced_cell(std::int32_t{0}, position);
+  constexpr T kFar = static_cast<T>(1 << 30);
+  position = position > kFar ? kFar : position;
+  position = position < -kFar ? -kFar : position;
+  const T whole = std::floor(position);
+  return {static_cast<std::int32_t>(whole == whole ? whole : T(0)), position - whole};
 }
 
 /// The nearest voxel, half positions to the even one; the fraction is 0, or NaN at a NaN position.
 template <class T>
 CINNABAR_HD AxisCell<T> nearest_at(T position) {
-  const AxisCell<T> found = displaced_cell(std::int32_t{0}, std::rint(position));
+  const AxisCell<T> found = cell_at(std::rint(position));
   return {found.cell, found.fraction == found.fraction ? T(0) : found.fraction};
 }
 

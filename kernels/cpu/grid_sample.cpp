@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <span>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
+#include "kernels/cpu/scatter.hpp"
 #include "kernels/grid_position.hpp"
 #include "kernels/parallel.hpp"
 
@@ -24,80 +24,104 @@ struct Cells {
   std::array<std::array<T, kBlock>, Dims> slope;
 };
 
-/// Fills the cells of points [0, count) whose coordinates are `stride` apart.
-template <class T, int Dims>
-void locate(const T* grid, int count, const GridSampleShape& shape, const GridSampleOptions& options,
-            Cells<T, Dims>& cells) {
+/// Fills the cells of `count` points.
+template <Boundary kBoundary, class T, int Dims>
+void locate_within(const T* grid, int count, const GridSampleShape& shape, const GridSampleOptions& options,
+                   Cells<T, Dims>& cells) {
+  // Copied apart first: the loops below then run over contiguous values and vectorise.
+  std::array<std::array<T, kBlock>, Dims> coordinates;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    for (std::size_t axis = 0; axis < Dims; ++axis) coordinates[axis][i] = *grid++;
+  }
   const bool align = options.align_corners;
   const bool nearest = options.interpolation == Interpolation::nearest;
-  for (int axis = 0; axis < Dims; ++axis) {
+  for (std::size_t axis = 0; axis < Dims; ++axis) {
     const std::int32_t size = shape.extent[axis];
-    auto& cell = cells.cell[static_cast<std::size_t>(axis)];
-    auto& fraction = cells.fraction[static_cast<std::size_t>(axis)];
-    auto& slope = cells.slope[static_cast<std::size_t>(axis)];
-    const auto fill = [&](const auto& position_of) {
-      for (int i = 0; i < count; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        const GridPosition<T> found = position_of(grid[i * Dims + axis]);
-        const AxisCell<T> where = nearest ? nearest_at(found.position) : cell_at(found.position);
-        cell[at] = where.cell;
-        fraction[at] = where.fraction;
-        slope[at] = found.slope;
-      }
-    };
-    switch (options.boundary) {
-      case Boundary::zeros:
-        fill([=](T x) { return voxel_position(x, size, align); });
-        break;
-      case Boundary::border:
-        fill([=](T x) { return clamped_position(voxel_position(x, size, align), size); });
-        break;
-      case Boundary::reflection:
-        fill([=](T x) { return bounded_position(x, size, Boundary::reflection, align); });
-        break;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+      const GridPosition<T> found = bounded_position(coordinates[axis][i], size, kBoundary, align);
+      const AxisCell<T> where = nearest ? nearest_at(found.position) : cell_at(found.position);
+      cells.cell[axis][i] = where.cell;
+      cells.fraction[axis][i] = where.fraction;
+      cells.slope[axis][i] = found.slope;
     }
   }
 }
 
-/// The 2^Dims corners of one point: offsets in a channel, weights, and which of them lie inside.
 template <class T, int Dims>
-struct Corners {
-  static constexpr int kCount = 1 << Dims;
-  std::int64_t offset[kCount];
-  T weight[kCount];
-  bool inside[kCount];
-  bool all_inside;
+void locate(const T* grid, int count, const GridSampleShape& shape, const GridSampleOptions& options,
+            Cells<T, Dims>& cells) {
+  switch (options.boundary) {
+    case Boundary::zeros:
+      return locate_within<Boundary::zeros>(grid, count, shape, options, cells);
+    case Boundary::border:
+      return locate_within<Boundary::border>(grid, count, shape, options, cells);
+    case Boundary::reflection:
+      return locate_within<Boundary::reflection>(grid, count, shape, options, cells);
+  }
+}
+
+/// One point's cell: the offset of its lowest corner in a channel, and which of the 2^Dims corners (bit k:
+/// bit d of k says the higher one on axis d) lie inside.
+template <class T, int Dims>
+struct Point {
+  static constexpr int kCorners = 1 << Dims;
+  static constexpr unsigned kAllInside = (1u << kCorners) - 1;
+  std::int64_t base = 0;
+  T fraction[Dims];
+  unsigned inside = kAllInside;
+
+  bool is_nan() const {
+    T sum = T(0);
+    for (const T value : fraction) sum += value;
+    return std::isnan(sum);
+  }
 };
 
-template <class T, int Dims>
-Corners<T, Dims> corners_of(const Cells<T, Dims>& cells, int i, const GridSampleShape& shape) {
-  const auto at = static_cast<std::size_t>(i);
-  Corners<T, Dims> corners;
+/// Offsets of the corners from the lowest one.
+template <int Dims>
+std::array<std::int64_t, 1 << Dims> corner_offsets(const GridSampleShape& shape) {
+  std::array<std::int64_t, 1 << Dims> offsets{};
   const std::int64_t stride[3] = {1, shape.extent[0], std::int64_t{shape.extent[0]} * shape.extent[1]};
-  std::int64_t base = 0;
-  bool low_inside[Dims];
-  bool high_inside[Dims];
-  corners.all_inside = true;
-  for (int axis = 0; axis < Dims; ++axis) {
-    const std::int32_t cell = cells.cell[static_cast<std::size_t>(axis)][at];
-    base += cell * stride[axis];
-    low_inside[axis] = cell >= 0 && cell < shape.extent[axis];
-    high_inside[axis] = cell >= -1 && cell < shape.extent[axis] - 1;
-    corners.all_inside = corners.all_inside && low_inside[axis] && high_inside[axis];
+  for (std::size_t k = 0; k < offsets.size(); ++k) {
+    for (std::size_t axis = 0; axis < Dims; ++axis) offsets[k] += ((k >> axis) & 1) != 0 ? stride[axis] : 0;
   }
-  for (int k = 0; k < Corners<T, Dims>::kCount; ++k) {
-    corners.offset[k] = base;
-    corners.weight[k] = T(1);
-    corners.inside[k] = true;
-    for (int axis = 0; axis < Dims; ++axis) {
-      const bool high = ((k >> axis) & 1) != 0;
-      const T fraction = cells.fraction[static_cast<std::size_t>(axis)][at];
-      corners.offset[k] += high ? stride[axis] : 0;
-      corners.weight[k] *= high ? fraction : T(1) - fraction;
-      corners.inside[k] = corners.inside[k] && (high ? high_inside[axis] : low_inside[axis]);
+  return offsets;
+}
+
+template <class T, int Dims>
+Point<T, Dims> point_at(const Cells<T, Dims>& cells, int i, const GridSampleShape& shape) {
+  Point<T, Dims> point;
+  bool interior = true;
+  std::int64_t stride = 1;
+  for (std::size_t axis = 0; axis < Dims; ++axis) {
+    const std::int32_t cell = cells.cell[axis][static_cast<std::size_t>(i)];
+    interior = interior && cell >= 0 && cell < shape.extent[axis] - 1;
+    point.fraction[axis] = cells.fraction[axis][static_cast<std::size_t>(i)];
+    point.base += cell * stride;
+    stride *= shape.extent[axis];
+  }
+  if (interior) [[likely]]
+    return point;
+  for (unsigned k = 0; k < point.kCorners; ++k) {
+    for (unsigned axis = 0; axis < Dims; ++axis) {
+      const auto high = static_cast<std::int32_t>((k >> axis) & 1u);
+      const std::int32_t index = cells.cell[axis][static_cast<std::size_t>(i)] + high;
+      if (index < 0 || index >= shape.extent[axis]) point.inside &= ~(1u << k);
     }
   }
-  return corners;
+  return point;
+}
+
+/// Splits `whole` among the corners by their linear weights.
+template <class T, int Dims>
+void split_to_corners(const Point<T, Dims>& point, T whole, T* parts) {
+  parts[0] = whole;
+  for (int axis = 0; axis < Dims; ++axis) {
+    for (int k = 0; k < 1 << axis; ++k) {
+      parts[k + (1 << axis)] = parts[k] * point.fraction[axis];
+      parts[k] *= T(1) - point.fraction[axis];
+    }
+  }
 }
 
 /// Calls body(n, first, count) for blocks of points in parallel.
@@ -117,30 +141,40 @@ void for_point_blocks(const GridSampleShape& shape, const Body& body) {
   });
 }
 
-template <class T, int Dims>
-bool is_nan_point(const Cells<T, Dims>& cells, int i) {
-  T sum = T(0);
-  for (const auto& fraction : cells.fraction) sum += fraction[static_cast<std::size_t>(i)];
-  return std::isnan(sum);
+/// Linear interpolation inside one cell: along x first, then y, then z.
+template <int Dims, class T>
+T blend(const T* corner, const T* fraction, const std::int64_t* offsets) {
+  if constexpr (Dims == 0) {
+    return *corner;
+  } else {
+    const T low = blend<Dims - 1>(corner, fraction, offsets);
+    const T high = blend<Dims - 1>(corner + offsets[1 << (Dims - 1)], fraction, offsets);
+    return low + fraction[Dims - 1] * (high - low);
+  }
 }
 
 template <class T, int Dims>
 void sample_linear(const T* input, const Cells<T, Dims>& cells, int count, const GridSampleShape& shape,
                    T* output) {
+  const auto offsets = corner_offsets<Dims>(shape);
   for (int i = 0; i < count; ++i) {
-    const Corners<T, Dims> corners = corners_of(cells, i, shape);
-    for (std::int64_t c = 0; c < shape.channels; ++c) {
-      const T* plane = input + c * shape.volume;
-      T value = T(0);
-      if (corners.all_inside) [[likely]] {
-        for (int k = 0; k < corners.kCount; ++k) value += corners.weight[k] * plane[corners.offset[k]];
-      } else {
-        for (int k = 0; k < corners.kCount; ++k) {
-          if (corners.inside[k]) value += corners.weight[k] * plane[corners.offset[k]];
-        }
-        if (is_nan_point(cells, i)) value = std::numeric_limits<T>::quiet_NaN();
+    const Point<T, Dims> point = point_at(cells, i, shape);
+    T* target = output + i;
+    if (point.inside == point.kAllInside) [[likely]] {
+      for (std::int64_t c = 0; c < shape.channels; ++c, target += shape.points) {
+        *target = blend<Dims>(input + c * shape.volume + point.base, point.fraction, offsets.data());
       }
-      output[c * shape.points + i] = value;
+      continue;
+    }
+    T weight[Point<T, Dims>::kCorners];
+    split_to_corners(point, T(1), weight);
+    for (std::int64_t c = 0; c < shape.channels; ++c, target += shape.points) {
+      const T* plane = input + c * shape.volume + point.base;
+      T value = point.is_nan() ? std::numeric_limits<T>::quiet_NaN() : T(0);
+      for (std::size_t k = 0; k < offsets.size(); ++k) {
+        if (((point.inside >> k) & 1u) != 0) value += weight[k] * plane[offsets[k]];
+      }
+      *target = value;
     }
   }
 }
@@ -149,12 +183,11 @@ template <class T, int Dims>
 void sample_nearest(const T* input, const Cells<T, Dims>& cells, int count, const GridSampleShape& shape,
                     T* output) {
   for (int i = 0; i < count; ++i) {
-    const Corners<T, Dims> corners = corners_of(cells, i, shape);
-    const bool nan = is_nan_point(cells, i);
+    const Point<T, Dims> point = point_at(cells, i, shape);
+    const T outside = point.is_nan() ? std::numeric_limits<T>::quiet_NaN() : T(0);
+    const bool inside = (point.inside & 1u) != 0 && !point.is_nan();
     for (std::int64_t c = 0; c < shape.channels; ++c) {
-      T value = corners.inside[0] ? input[c * shape.volume + corners.offset[0]] : T(0);
-      if (nan) value = std::numeric_limits<T>::quiet_NaN();
-      output[c * shape.points + i] = value;
+      output[c * shape.points + i] = inside ? input[c * shape.volume + point.base] : outside;
     }
   }
 }
@@ -178,143 +211,113 @@ void run_forward(const Tensor& input, const Tensor& grid, const GridSampleOption
   });
 }
 
-/// Adds one point's gradient to the (at most 2^Dims) voxels it was sampled from.
+/// Adds one point's gradient to the voxels it was sampled from.
 template <class T, int Dims>
-void scatter_point(const T* grad_output, const Cells<T, Dims>& cells, int i, const GridSampleShape& shape,
+void scatter_point(const T* grad_output, const Point<T, Dims>& point,
+                   const std::array<std::int64_t, 1 << Dims>& offsets, const GridSampleShape& shape,
                    bool linear, T* grad_input) {
-  if (is_nan_point(cells, i)) return;
-  const Corners<T, Dims> corners = corners_of(cells, i, shape);
-  const int used = linear ? corners.kCount : 1;
-  for (std::int64_t c = 0; c < shape.channels; ++c) {
+  if (point.is_nan()) return;
+  T* plane = grad_input + point.base;
+  for (std::int64_t c = 0; c < shape.channels; ++c, plane += shape.volume) {
     const T grad = grad_output[c * shape.points];
-    T* plane = grad_input + c * shape.volume;
-    if (corners.all_inside) {
-      for (int k = 0; k < used; ++k) plane[corners.offset[k]] += corners.weight[k] * grad;
+    T parts[Point<T, Dims>::kCorners];
+    split_to_corners(point, grad, parts);
+    if (!linear) {
+      if ((point.inside & 1u) != 0) *plane += grad;
+    } else if (point.inside == point.kAllInside) [[likely]] {
+      for (std::size_t k = 0; k < offsets.size(); ++k) plane[offsets[k]] += parts[k];
     } else {
-      for (int k = 0; k < used; ++k) {
-        if (corners.inside[k]) plane[corners.offset[k]] += corners.weight[k] * grad;
+      for (std::size_t k = 0; k < offsets.size(); ++k) {
+        if (((point.inside >> k) & 1u) != 0) plane[offsets[k]] += parts[k];
       }
     }
   }
 }
 
-/// Points of one batch entry sorted by their cell on the outermost axis, in the order of points within a
-/// slab. Slab s holds cell s - 1 and touches planes s - 1 and s, so slabs of equal parity never meet.
-struct Slabs {
-  std::vector<std::int64_t> start;  // first position of each slab in `order`, and the end
-  std::vector<std::int32_t> order;
-};
-
-template <class T, int Dims>
-Slabs sort_into_slabs(const T* grid, const GridSampleShape& shape, const GridSampleOptions& options) {
-  CINNABAR_CHECK(shape.points <= std::numeric_limits<std::int32_t>::max(), "grid_sample", shape.points,
-                 " points in one batch entry are too many");
-  constexpr auto kOuter = static_cast<std::size_t>(Dims - 1);
-  const std::int32_t size = shape.extent[kOuter];
-  const auto slabs = static_cast<std::size_t>(size) + 1;
-  const auto chunks = static_cast<std::size_t>((shape.points + kChunk - 1) / kChunk);
-  std::vector<std::int32_t> slab_of(static_cast<std::size_t>(shape.points));
-  std::vector<std::int64_t> next(chunks * (slabs + 1), 0);  // one more slab takes the points outside
-  const auto for_chunks = [&](const auto& body) {
-    parallel_for(static_cast<std::int64_t>(chunks), 1, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t chunk = first; chunk < last; ++chunk) {
-        body(&next[static_cast<std::size_t>(chunk) * (slabs + 1)], chunk * kChunk,
-             std::min((chunk + 1) * kChunk, shape.points));
-      }
-    });
-  };
-  for_chunks([&](std::int64_t* counts, std::int64_t first, std::int64_t last) {
-    Cells<T, Dims> cells;
-    for (std::int64_t p = first; p < last; p += kBlock) {
-      const int count = static_cast<int>(std::min<std::int64_t>(kBlock, last - p));
-      locate(grid + p * Dims, count, shape, options, cells);
-      for (int i = 0; i < count; ++i) {
-        const std::int32_t cell = cells.cell[kOuter][static_cast<std::size_t>(i)];
-        const std::int32_t slab = cell >= -1 && cell < size ? cell + 1 : size + 1;
-        slab_of[static_cast<std::size_t>(p + i)] = slab;
-        ++counts[slab];
-      }
-    }
-  });
-  Slabs result;
-  std::int64_t total = 0;
-  for (std::size_t slab = 0; slab <= slabs; ++slab) {
-    result.start.push_back(total);
-    for (std::size_t chunk = 0; chunk < chunks; ++chunk) {
-      total += std::exchange(next[chunk * (slabs + 1) + slab], total);
-    }
-  }
-  result.order.resize(static_cast<std::size_t>(shape.points));
-  for_chunks([&](std::int64_t* places, std::int64_t first, std::int64_t last) {
-    for (std::int64_t p = first; p < last; ++p) {
-      std::int64_t& place = places[slab_of[static_cast<std::size_t>(p)]];
-      result.order[static_cast<std::size_t>(place++)] = static_cast<std::int32_t>(p);
-    }
-  });
-  return result;
-}
-
+/// Points are sorted by their cell on the outermost axis: cell s - 1 touches planes s - 1 and s of the image.
 template <class T, int Dims>
 void run_backward_input(const Tensor& grad_output, const Tensor& grid, const GridSampleOptions& options,
                         const GridSampleShape& shape, Tensor& grad_input) {
   zero_bytes(grad_input.raw(), grad_input.device(), grad_input.bytes());
+  constexpr auto kOuter = static_cast<std::size_t>(Dims - 1);
   const bool linear = options.interpolation == Interpolation::linear;
+  const auto offsets = corner_offsets<Dims>(shape);
   for (std::int64_t n = 0; n < shape.batch; ++n) {
     const T* points = grid.data<T>() + n * shape.points * Dims;
     const T* grad = grad_output.data<T>() + n * shape.channels * shape.points;
     T* target = grad_input.data<T>() + n * shape.channels * shape.volume;
-    const Slabs slabs = sort_into_slabs<T, Dims>(points, shape, options);
-    const auto scatter_slab = [&](std::int64_t slab) {
+    const auto find_slabs = [&](std::int64_t begin, std::int64_t end, std::int32_t* slab) {
       Cells<T, Dims> cells;
-      std::array<T, kBlock * Dims> coordinates;
-      const std::int64_t end = slabs.start[static_cast<std::size_t>(slab) + 1];
-      for (std::int64_t k = slabs.start[static_cast<std::size_t>(slab)]; k < end; k += kBlock) {
-        const int count = static_cast<int>(std::min<std::int64_t>(kBlock, end - k));
-        const std::int32_t* order = &slabs.order[static_cast<std::size_t>(k)];
+      for (std::int64_t p = begin; p < end; p += kBlock) {
+        const int count = static_cast<int>(std::min<std::int64_t>(kBlock, end - p));
+        locate(points + p * Dims, count, shape, options, cells);
         for (int i = 0; i < count; ++i) {
-          std::copy_n(points + std::int64_t{order[i]} * Dims, Dims,
-                      &coordinates[static_cast<std::size_t>(i * Dims)]);
+          const std::int32_t cell = cells.cell[kOuter][static_cast<std::size_t>(i)];
+          *slab++ = cell >= -1 && cell < shape.extent[kOuter] ? cell + 1 : kNoSlab;
         }
-        locate(coordinates.data(), count, shape, options, cells);
-        for (int i = 0; i < count; ++i) scatter_point(grad + order[i], cells, i, shape, linear, target);
       }
     };
-    const std::int64_t count = static_cast<std::int64_t>(slabs.start.size()) - 1;
-    for (std::int64_t parity = 0; parity < 2; ++parity) {
-      parallel_for((count + 1 - parity) / 2, 1 + 1024 * count / (shape.points + 1),
-                   [&](std::int64_t first, std::int64_t last) {
-                     for (std::int64_t i = first; i < last; ++i) scatter_slab(2 * i + parity);
-                   });
+    const auto deposit = [&](std::span<const std::uint32_t> items) {
+      Cells<T, Dims> cells;
+      std::array<T, kBlock * Dims> coordinates;
+      for (; !items.empty(); items = items.subspan(std::min<std::size_t>(kBlock, items.size()))) {
+        const int count = static_cast<int>(std::min<std::size_t>(kBlock, items.size()));
+        T* next = coordinates.data();
+        for (const std::uint32_t item : items.first(static_cast<std::size_t>(count))) {
+          next = std::copy_n(points + std::int64_t{item} * Dims, Dims, next);
+        }
+        locate(coordinates.data(), count, shape, options, cells);
+        for (int i = 0; i < count; ++i) {
+          const T* first = grad + items[static_cast<std::size_t>(i)];
+          scatter_point(first, point_at(cells, i, shape), offsets, shape, linear, target);
+        }
+      }
+    };
+    scatter_by_slab(shape.points, shape.extent[kOuter] + std::int64_t{1}, find_slabs, deposit);
+  }
+}
+
+/// Derivatives along every axis of the linear interpolation of corner values; `values` is overwritten.
+template <class T, int Dims>
+void slopes_of(const Point<T, Dims>& point, T* values, T* slope) {
+  T rise[Dims][Point<T, Dims>::kCorners];  // rise[d]: the differences along axis d, blended along later axes
+  for (int axis = 0; axis < Dims; ++axis) {
+    const T fraction = point.fraction[axis];
+    for (int k = 0; k < 1 << (Dims - 1 - axis); ++k) {
+      rise[axis][k] = values[2 * k + 1] - values[2 * k];
+      values[k] = values[2 * k] + fraction * rise[axis][k];
+      for (int d = 0; d < axis; ++d) {
+        rise[d][k] = rise[d][2 * k] + fraction * (rise[d][2 * k + 1] - rise[d][2 * k]);
+      }
     }
   }
+  for (int axis = 0; axis < Dims; ++axis) slope[axis] = rise[axis][0];
 }
 
 template <class T, int Dims>
 void grid_gradient(const T* grad_output, const T* input, const Cells<T, Dims>& cells, int count,
                    const GridSampleShape& shape, T* grad_grid) {
+  const auto offsets = corner_offsets<Dims>(shape);
   for (int i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    const Corners<T, Dims> corners = corners_of(cells, i, shape);
-    T value[Corners<T, Dims>::kCount] = {};  // channel sum of grad_output times corner value
+    const Point<T, Dims> point = point_at(cells, i, shape);
+    T values[Point<T, Dims>::kCorners] = {};  // channel sums of grad_output times corner value
     for (std::int64_t c = 0; c < shape.channels; ++c) {
-      const T* plane = input + c * shape.volume;
+      const T* plane = input + c * shape.volume + point.base;
       const T grad = grad_output[c * shape.points + i];
-      for (int k = 0; k < corners.kCount; ++k) {
-        if (corners.all_inside || corners.inside[k]) value[k] += grad * plane[corners.offset[k]];
+      if (point.inside == point.kAllInside) [[likely]] {
+        for (std::size_t k = 0; k < offsets.size(); ++k) values[k] += grad * plane[offsets[k]];
+      } else {
+        for (std::size_t k = 0; k < offsets.size(); ++k) {
+          if (((point.inside >> k) & 1u) != 0) values[k] += grad * plane[offsets[k]];
+        }
       }
     }
-    for (int axis = 0; axis < Dims; ++axis) {
-      T sum = T(0);
-      for (int k = 0; k < corners.kCount; ++k) {
-        T weight = ((k >> axis) & 1) != 0 ? T(1) : T(-1);
-        for (int other = 0; other < Dims; ++other) {
-          const T fraction = cells.fraction[static_cast<std::size_t>(other)][at];
-          if (other != axis) weight *= ((k >> other) & 1) != 0 ? fraction : T(1) - fraction;
-        }
-        sum += weight * value[k];
-      }
-      if (is_nan_point(cells, i)) sum = std::numeric_limits<T>::quiet_NaN();
-      grad_grid[i * Dims + axis] = sum * cells.slope[static_cast<std::size_t>(axis)][at];
+    T slope[Dims];
+    slopes_of(point, values, slope);
+    for (std::size_t axis = 0; axis < Dims; ++axis) {
+      const T scale = point.is_nan() ? std::numeric_limits<T>::quiet_NaN()
+                                     : cells.slope[axis][static_cast<std::size_t>(i)];
+      *grad_grid++ = slope[axis] * scale;
     }
   }
 }
