@@ -52,14 +52,16 @@ class UnfusedGeodesic {
     adjoint_image_ = splat(-residual, states_.back().psi, Boundary::zeros);
     Variable adjoint(Tensor::zeros_like(m0_.value()));
     const double dt = -1.0 / steps();
+    Variable image_hat = -residual;  // I^ at t = 1; Splat(phi, I~) in between
     for (std::size_t i = states_.size() - 1; i > 0; --i) {
       const Flow& before = states_[i - 1];
       const Variable half = 0.5 * (states_[i].phi - before.phi);
       const Flow middle{before.phi + half, inverse(before.psi, half)};
-      const Variable k1 = dt * slope(states_[i], false, adjoint);
-      const Variable k2 = dt * slope(middle, false, adjoint + 0.5 * k1);
-      const Variable k3 = dt * slope(middle, false, adjoint + 0.5 * k2);
-      const Variable k4 = dt * slope(before, i == 1, adjoint + k3);
+      const Variable k1 = dt * slope(states_[i], false, image_hat, adjoint);
+      const Variable k2 = dt * slope(middle, false, adjoint_image_at(middle), adjoint + 0.5 * k1);
+      const Variable k3 = dt * slope(middle, false, adjoint_image_at(middle), adjoint + 0.5 * k2);
+      image_hat = i == 1 ? adjoint_image_ : adjoint_image_at(before);
+      const Variable k4 = dt * slope(before, i == 1, image_hat, adjoint + k3);
       adjoint = adjoint + (1.0 / 6.0) * (k1 + 2.0 * k2 + 2.0 * k3 + k4);
     }
     return (velocity(m0_) - adjoint).value();
@@ -91,10 +93,13 @@ class UnfusedGeodesic {
     }
   }
 
-  Variable slope(const Flow& at, bool at_start, const Variable& adjoint) const {
+  Variable adjoint_image_at(const Flow& flow) const {
+    return splat(adjoint_image_, flow.phi, Boundary::zeros);
+  }
+
+  Variable slope(const Flow& at, bool at_start, const Variable& image_hat, const Variable& adjoint) const {
     const Variable m = at_start ? m0_ : coad_unfused(at.psi, m0_);
     const Variable image = at_start ? moving_ : warp(moving_, at.psi, Boundary::border);
-    const Variable image_hat = at_start ? adjoint_image_ : splat(adjoint_image_, at.phi, Boundary::zeros);
     const Variable hat = at_start ? adjoint : warp(adjoint, at.psi, Boundary::zeros);
     const Variable force = image_hat * image_gradient(image) - coad_inf(hat, m);
     const Variable sum = jacobian_times_vector(velocity(m), hat) + velocity(force);
