@@ -64,7 +64,9 @@ void unfused(benchmark::State& state, Device device) {
   const Variable rival(unfused_reference_gradient(problem.pair, problem.momentum, problem.options));
   const double error =
       std::sqrt(sum(square(rival - fused)).value().item() / sum(square(fused)).value().item());
-  if (!(error < 1e-5)) return state.SkipWithError(("the unfused gradient differs from the fused one by " + std::to_string(error)).c_str());
+  if (!(error < 1e-5))
+    return state.SkipWithError(
+        ("the unfused gradient differs from the fused one by " + std::to_string(error)).c_str());
   measure(state, device, problem.work(),
           [&] { unfused_reference_gradient(problem.pair, problem.momentum, problem.options); });
 }

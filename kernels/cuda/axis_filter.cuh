@@ -37,6 +37,7 @@ __device__ __forceinline__ std::int64_t filter_index(std::int64_t i, std::int64_
   return i < 0 ? 0 : extent - 1;
 }
 
+// budget: <=48 registers, 2048 B shared, 256 threads, occupancy >= 1.0
 template <int kRows, int kWidth>
 __global__ void __launch_bounds__(kFilterThreads)
     filter_along_x_tile_kernel(const float* input, FilteredAxis axis, AxisTaps taps, float* output) {
@@ -65,6 +66,7 @@ __global__ void __launch_bounds__(kFilterThreads)
   if (line < axis.outer && x < axis.extent) output[line * axis.extent + x] = sum;
 }
 
+// budget: <=64 registers, 12288 B shared, 256 threads, occupancy >= 0.5
 template <int kColumns, int kHeight>
 __global__ void __launch_bounds__(kFilterThreads)
     filter_across_rows_tile_kernel(const float* input, FilteredAxis axis, AxisTaps taps, float* output) {

@@ -31,6 +31,7 @@ __device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer
 }
 
 /// Block r adds the Count sums of each of the `chunks` entries of row r.
+// budget: <=88 registers, 768 B shared, 256 threads, occupancy >= 0.25
 template <int Count, int kBlock, class Result>
 __global__ void __launch_bounds__(kBlock, 2)
     sum_chunks_row_kernel(const double* partial, std::int64_t rows, std::int64_t chunks, Result* sums) {

@@ -35,6 +35,7 @@ __device__ __forceinline__ void for_each_slice(const Volume& volume, const Body&
   }
 }
 
+// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kTileThreads)
     image_gradient_voxel_kernel(const float* image, Volume volume, float* gradient) {
   const std::int64_t plane = volume.voxels;
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kTileThreads)
     image_gradient_backward_voxel_kernel(const float* grad_gradient, Volume volume, float* grad_image) {
   const std::int64_t plane = volume.voxels;
@@ -55,6 +57,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=56 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kTileThreads)
     jacobian_voxel_kernel(const float* displacement, Volume volume, float* jacobian) {
   const std::int64_t plane = volume.voxels;
@@ -67,6 +70,7 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 /// grad_displacement = or += the transposed differences of a Jacobian's gradient.
+// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 0.625
 template <bool kAdd>
 __global__ void __launch_bounds__(kTileThreads)
     jacobian_backward_voxel_kernel(const float* grad_jacobian, Volume volume, float* grad_displacement) {
@@ -81,6 +85,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=56 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kTileThreads)
     jacobian_determinant_voxel_kernel(const float* displacement, Volume volume, float* result) {
   const std::int64_t plane = volume.voxels;
@@ -90,6 +95,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kTileThreads)
     determinant_cofactor_voxel_kernel(const float* grad_determinant, const float* displacement, Volume volume,
                                       float* grad_jacobian) {
@@ -117,6 +123,7 @@ __device__ __forceinline__ Vector3 sample_momentum(const float* momentum, const 
   return sample;
 }
 
+// budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kTileThreads)
     coad_voxel_kernel(const float* displacement, const float* momentum, Volume volume, float* result) {
   const std::int64_t plane = volume.voxels;
@@ -133,6 +140,7 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 /// grad_displacement gets the part that moves the sample; the Jacobian's part is added by a gather.
+// budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.5
 __global__ void __launch_bounds__(kTileThreads)
     coad_backward_voxel_kernel(const float* grad_result, const float* displacement, const float* momentum,
                                Volume volume, float* grad_jacobian, float* grad_sample,
@@ -166,6 +174,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.5
 __global__ void __launch_bounds__(kTileThreads)
     coad_inf_voxel_kernel(const float* velocity, const float* momentum, Volume volume, float* result) {
   const std::int64_t plane = volume.voxels;
@@ -177,6 +186,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=128 registers, 0 B shared, 256 threads, occupancy >= 0.25
 __global__ void __launch_bounds__(kTileThreads)
     coad_inf_backward_voxel_kernel(const float* grad_result, const float* velocity, const float* momentum,
                                    Volume volume, float* grad_velocity, float* grad_momentum) {
@@ -191,6 +201,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kTileThreads)
     jacobian_times_vector_voxel_kernel(const float* velocity, const float* vector, Volume volume,
                                        float* result) {
@@ -203,6 +214,7 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+// budget: <=80 registers, 0 B shared, 256 threads, occupancy >= 0.375
 __global__ void __launch_bounds__(kTileThreads)
     jacobian_times_vector_backward_voxel_kernel(const float* grad_result, const float* velocity,
                                                 const float* vector, Volume volume, float* grad_velocity,

@@ -29,6 +29,7 @@ struct Spectrum {
   const float* tables;
 };
 
+// budget: <=32 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kBlock)
     green_tables_entry_kernel(int width, int height, int depth, float* tables) {
   const int i = static_cast<int>(thread_index());
@@ -57,6 +58,7 @@ __global__ void __launch_bounds__(kBlock)
 struct Extents {
   int d, h, w;
 };
+// budget: <=32 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kBlock)
     resize_row_kernel(const float* source, Extents from, Extents to, std::int64_t rows, float* target) {
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -76,6 +78,7 @@ struct Fluid {
   float alpha, beta, gamma, normalisation;
 };
 
+// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 1.0
 template <bool kInvert>
 __global__ void __launch_bounds__(kBlock)
     green_symbol_frequency_kernel(float2* values, Spectrum spectrum, Fluid fluid) {

@@ -25,6 +25,7 @@ __device__ __forceinline__ void add_to(std::int64_t* total, unsigned long long v
   atomicAdd(reinterpret_cast<unsigned long long*>(total), value);
 }
 
+// budget: <=40 registers, 16384 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kBlock)
     histogram_count_block_kernel(const float* values, std::int64_t count, ForegroundRule rule, double low,
                                  double high, int bins, std::int64_t* totals) {
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
+// budget: <=16 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kBlock)
     histogram_keys_value_kernel(const float* values, std::int64_t count, ForegroundRule rule, float* keys,
                                 std::int64_t* chosen) {
@@ -62,6 +64,7 @@ __global__ void __launch_bounds__(kBlock)
   if (threadIdx.x % 32 == 0 && lanes != 0) add_to(chosen, static_cast<unsigned long long>(__popc(lanes)));
 }
 
+// budget: <=24 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kBlock)
     histogram_map_value_kernel(const float* values, std::int64_t count, ForegroundRule rule,
                                const float* from, const float* to, std::int64_t knots, float* mapped) {

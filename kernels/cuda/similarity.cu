@@ -37,6 +37,7 @@ __device__ __forceinline__ float weight_at(const Images& images, std::int64_t pl
 }
 
 /// partial [N, C * chunks, Count].
+// budget: <=64 registers, 384 B shared, 256 threads, occupancy >= 0.5
 template <Measure kMeasure, int Count>
 __global__ void __launch_bounds__(kBlock, 4) similarity_sums_chunk_kernel(Images images, double* partial) {
   CINNABAR_SHARED(double, scratch, Count* kBlock / 32);
@@ -89,6 +90,7 @@ __device__ __forceinline__ void ssd_totals(const double* sums, std::int64_t batc
   }
 }
 
+// budget: <=32 registers, 0 B shared, 1 threads, occupancy >= 0
 __global__ void similarity_ssd_loss_kernel(const double* sums, std::int64_t batch, bool mean, float* loss) {
   double weight;
   double squares;
@@ -96,6 +98,7 @@ __global__ void similarity_ssd_loss_kernel(const double* sums, std::int64_t batc
   *loss = static_cast<float>(mean ? (weight != 0.0 ? squares / weight : 0.0) : squares);
 }
 
+// budget: <=40 registers, 0 B shared, 1 threads, occupancy >= 0
 __global__ void similarity_ncc_loss_kernel(const double* sums, std::int64_t batch, float* loss) {
   double total = 0.0;
   for (std::int64_t n = 0; n < batch; ++n) total += correlation_of(sums + n * kNccSums).value;
@@ -130,6 +133,7 @@ __device__ __forceinline__ LinearGradient ncc_gradient(const Images& images, con
 }
 
 /// Either gradient may be null.
+// budget: <=56 registers, 0 B shared, 256 threads, occupancy >= 0.5
 template <Measure kMeasure>
 __global__ void __launch_bounds__(kBlock, 4)
     similarity_backward_chunk_kernel(Images images, const double* sums, const float* grad_loss, bool mean,
