@@ -21,7 +21,7 @@ namespace cinnabar::testing {
 struct TorchCase {
   std::filesystem::path file;
   std::string name;
-  nlohmann::json options;  ///< null where the file could not be read; `name` then says why
+  nlohmann::json options;  ///< null where the file gave no case; `name` then says why
   Device device;
   DType dtype = DType::f32;
 
@@ -53,12 +53,13 @@ inline void PrintTo(const TorchCase& golden, std::ostream* out) {
 }
 
 /// Every case of every golden file whose name contains one of the families: f32 and f64 on the CPU, f32 on
-/// CUDA.
+/// CUDA. A file that cannot be read or holds no case gives one case without options, which tests must refuse.
 inline std::vector<TorchCase> torch_cases(const std::vector<std::string>& families) {
   std::vector<TorchCase> cases;
   const auto add_file = [&cases](const std::filesystem::path& path) {
     const SafeTensorsFile file(path);
     const std::vector<std::string> names = file.names();
+    const std::size_t before = cases.size();
     for (const auto& [key, text] : file.metadata()) {
       const bool has_tensors =
           std::any_of(names.begin(), names.end(),
@@ -69,6 +70,7 @@ inline std::vector<TorchCase> torch_cases(const std::vector<std::string>& famili
       cases.push_back({path, key, options, Device::cpu(), DType::f64});
       cases.push_back({path, key, options, Device::cuda(), DType::f32});
     }
+    if (cases.size() == before) fail("golden", "no case in the file");
   };
   for (const std::string& family : families) {
     for (const auto& path : golden_files(family)) {
