@@ -1,19 +1,22 @@
-// Operators of kernels/{warp,epdiff,update_inverse,green_operator}.hpp against files written by the reference
-// implementation (float32), on each device and dtype.
+// Operators of kernels/{warp,epdiff,update_inverse,green_operator,reduce}.hpp against files written by the
+// reference implementation (float32), on each device and dtype.
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "engine/safetensors.hpp"
 #include "kernels/epdiff.hpp"
 #include "kernels/green_operator.hpp"
+#include "kernels/reduce.hpp"
 #include "kernels/update_inverse.hpp"
 #include "kernels/warp.hpp"
 #include "tests/devices.hpp"
 #include "tests/golden_cases.hpp"
+#include "tests/tensors.hpp"
 
 namespace cinnabar {
 namespace {
@@ -59,6 +62,9 @@ class OperatorCase {
 
   /// The result of the operator that a tensor's name states; undefined for names that are no operator's.
   Tensor compute(const std::string& name) const;
+
+  /// The first three entries of `reductions`: the sum of I^2, of m v and of m^2.
+  std::vector<double> reductions() const;
 
  private:
   const SafeTensors& file_;
@@ -106,6 +112,17 @@ Tensor OperatorCase::compute(const std::string& name) const {
   return field;
 }
 
+std::vector<double> OperatorCase::reductions() const {
+  const auto reduced = [this](Reduction op, const Tensor& x, const Tensor& reference) {
+    Tensor total = testing::poisoned({1, 1, 1, 1, 1}, target_.dtype, target_.device);
+    reduce_on(target_.device).forward(op, x, reference, 1.0, total);
+    return total.item();
+  };
+  return {reduced(Reduction::sum_squares, load("I"), {}),
+          reduced(Reduction::sum_products, load("m"), load("v")),
+          reduced(Reduction::sum_squares, load("m"), {})};
+}
+
 double relative_rms(const Tensor& actual, const Tensor& expected) {
   const std::vector<double> a = actual.to_vector<double>();
   const std::vector<double> e = expected.to_vector<double>();
@@ -136,6 +153,13 @@ void check_operators(Target target) {
       EXPECT_LT(error, name == "L_m" ? 3e-6 : 1e-6) << path << ": " << name;
     }
     EXPECT_GE(checked, 12) << path << " holds too few known operators";
+    const std::vector<double> sums = operators.reductions();
+    const std::vector<double> stored = file.tensors.at("reductions").to_vector<double>();
+    ASSERT_EQ(stored.size(), 4u) << path;
+    for (std::size_t i = 0; i < 3; ++i) {
+      // The reference adds one by one in float32, which leaves it up to 1.8e-6 from the exact sums.
+      EXPECT_NEAR(sums[i], stored[i], 4e-6 * std::abs(stored[i])) << path << ": reduction " << i;
+    }
   }
   if (files == 0) GTEST_SKIP() << "no operator files (A_*.safetensors) found";
 }
