@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/field_shape.hpp"
 #include "kernels/op.hpp"
 
 namespace cinnabar {
@@ -43,5 +44,15 @@ struct Epdiff {
 };
 
 CINNABAR_OP(Epdiff, epdiff);
+
+/// Extents of an operator's input [N, channels, D, H, W] after checking it and an output with
+/// `output_channels` on the same grid. `op` names the operator in errors. Throws Error.
+FieldShape epdiff_shape(const char* op, const Tensor& input, std::int64_t channels, const Tensor& output,
+                        std::int64_t output_channels);
+/// The same for operators of two fields [N, 3, D, H, W] with a field as their result.
+FieldShape epdiff_shape(const char* op, const Tensor& first, const Tensor& second, const Tensor& result);
+/// The same for their transposes.
+FieldShape epdiff_shape(const char* op, const Tensor& grad_result, const Tensor& first, const Tensor& second,
+                        const Tensor& grad_first, const Tensor& grad_second);
 
 }  // namespace cinnabar

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/field_shape.hpp"
 #include "kernels/op.hpp"
 
 namespace cinnabar {
@@ -23,5 +24,13 @@ struct UpdateInverse {
 };
 
 CINNABAR_OP(UpdateInverse, update_inverse);
+
+/// Extents of a call to forward after checking its arguments; at most 64 iterations. Throws Error.
+FieldShape update_inverse_shape(const Tensor& psi, const Tensor& increment, int iterations,
+                                const Tensor& updated);
+/// The same for backward.
+FieldShape update_inverse_backward_shape(const Tensor& grad_updated, const Tensor& psi,
+                                         const Tensor& increment, const Tensor& updated,
+                                         const Tensor& grad_psi, const Tensor& grad_increment);
 
 }  // namespace cinnabar

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/epdiff_voxel.hpp"
-#include "kernels/field_shape.hpp"
 #include "kernels/parallel.hpp"
 #include "kernels/stencil.hpp"
 #include "kernels/warp.hpp"
@@ -38,8 +37,7 @@ void for_each_voxel(const FieldShape& shape, const Body& body) {
 }
 
 void image_gradient(const Tensor& image, Tensor& gradient) {
-  const FieldShape shape = field_shape("image_gradient", "image", image, 1);
-  require_field_like("image_gradient", "gradient", gradient, image, 3);
+  const FieldShape shape = epdiff_shape("image_gradient", image, 1, gradient, 3);
   const std::int64_t plane = shape.voxels();
   dispatch_floating("image_gradient", image.dtype(), [&]<class T>(T) {
     const T* f = image.data<T>();
@@ -52,8 +50,7 @@ void image_gradient(const Tensor& image, Tensor& gradient) {
 }
 
 void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
-  const FieldShape shape = field_shape("image_gradient_backward", "grad_gradient", grad_gradient, 3);
-  require_field_like("image_gradient_backward", "grad_image", grad_image, grad_gradient, 1);
+  const FieldShape shape = epdiff_shape("image_gradient_backward", grad_gradient, 3, grad_image, 1);
   const std::int64_t plane = shape.voxels();
   dispatch_floating("image_gradient_backward", grad_image.dtype(), [&]<class T>(T) {
     const T* g = grad_gradient.data<T>();
@@ -67,8 +64,7 @@ void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
 }
 
 void jacobian(const Tensor& displacement, Tensor& result) {
-  const FieldShape shape = field_shape("jacobian", "displacement", displacement, 3);
-  require_field_like("jacobian", "jacobian", result, displacement, 9);
+  const FieldShape shape = epdiff_shape("jacobian", displacement, 3, result, 9);
   const std::int64_t plane = shape.voxels();
   dispatch_floating("jacobian", displacement.dtype(), [&]<class T>(T) {
     const T* u = displacement.data<T>();
@@ -96,16 +92,14 @@ void gather_jacobian_gradient(const FieldShape& shape, const T* grad_jacobian, T
 }
 
 void jacobian_backward(const Tensor& grad_jacobian, Tensor& grad_displacement) {
-  const FieldShape shape = field_shape("jacobian_backward", "grad_jacobian", grad_jacobian, 9);
-  require_field_like("jacobian_backward", "grad_displacement", grad_displacement, grad_jacobian, 3);
+  const FieldShape shape = epdiff_shape("jacobian_backward", grad_jacobian, 9, grad_displacement, 3);
   dispatch_floating("jacobian_backward", grad_jacobian.dtype(), [&]<class T>(T) {
     gather_jacobian_gradient(shape, grad_jacobian.data<T>(), grad_displacement.data<T>(), false);
   });
 }
 
 void jacobian_determinant(const Tensor& displacement, Tensor& result) {
-  const FieldShape shape = field_shape("jacobian_determinant", "displacement", displacement, 3);
-  require_field_like("jacobian_determinant", "determinant", result, displacement, 1);
+  const FieldShape shape = epdiff_shape("jacobian_determinant", displacement, 3, result, 1);
   const std::int64_t plane = shape.voxels();
   dispatch_floating("jacobian_determinant", displacement.dtype(), [&]<class T>(T) {
     const T* u = displacement.data<T>();
@@ -119,9 +113,8 @@ void jacobian_determinant(const Tensor& displacement, Tensor& result) {
 void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor& displacement,
                                    Tensor& grad_displacement) {
   constexpr const char* kOp = "jacobian_determinant_backward";
-  const FieldShape shape = field_shape(kOp, "displacement", displacement, 3);
-  require_field_like(kOp, "grad_determinant", grad_determinant, displacement, 1);
-  require_field_like(kOp, "grad_displacement", grad_displacement, displacement, 3);
+  const FieldShape shape = epdiff_shape(kOp, displacement, 3, grad_determinant, 1);
+  epdiff_shape(kOp, displacement, 3, grad_displacement, 3);
   const std::int64_t plane = shape.voxels();
   Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), displacement.dtype());
   dispatch_floating(kOp, displacement.dtype(), [&]<class T>(T) {
@@ -140,15 +133,8 @@ void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor&
   });
 }
 
-FieldShape coad_shape(const char* op, const Tensor& displacement, const Tensor& momentum) {
-  const FieldShape shape = field_shape(op, "displacement", displacement, 3);
-  require_field_like(op, "momentum", momentum, displacement, 3);
-  return shape;
-}
-
 void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
-  const FieldShape shape = coad_shape("coad", displacement, momentum);
-  require_field_like("coad", "result", result, displacement, 3);
+  const FieldShape shape = epdiff_shape("coad", displacement, momentum, result);
   const std::int64_t plane = shape.voxels();
   cpu::warp.forward(momentum, displacement, Boundary::zeros, result);
   dispatch_floating("coad", displacement.dtype(), [&]<class T>(T) {
@@ -168,10 +154,8 @@ void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
 
 void coad_backward(const Tensor& grad_result, const Tensor& displacement, const Tensor& momentum,
                    Tensor& grad_displacement, Tensor& grad_momentum) {
-  const FieldShape shape = coad_shape("coad_backward", displacement, momentum);
-  require_field_like("coad_backward", "grad_result", grad_result, displacement, 3);
-  require_field_like("coad_backward", "grad_displacement", grad_displacement, displacement, 3);
-  require_field_like("coad_backward", "grad_momentum", grad_momentum, displacement, 3);
+  const FieldShape shape =
+      epdiff_shape("coad_backward", grad_result, displacement, momentum, grad_displacement, grad_momentum);
   const std::int64_t plane = shape.voxels();
   Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), displacement.dtype());
   Tensor sampled = Tensor::empty_like(momentum);
@@ -200,17 +184,9 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
   });
 }
 
-/// Checks two fields and a result of one shape and calls body(T{}, shape) on the dtype.
-template <class Body>
-void on_fields(const char* op, const Tensor& a, const Tensor& b, const Tensor& result, const Body& body) {
-  const FieldShape shape = field_shape(op, "velocity", a, 3);
-  require_field_like(op, "second field", b, a, 3);
-  require_field_like(op, "result", result, a, 3);
-  dispatch_floating(op, a.dtype(), [&](auto type) { body(type, shape); });
-}
-
 void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
-  on_fields("coad_inf", velocity, momentum, result, [&]<class T>(T, const FieldShape& shape) {
+  const FieldShape shape = epdiff_shape("coad_inf", velocity, momentum, result);
+  dispatch_floating("coad_inf", velocity.dtype(), [&]<class T>(T) {
     const T* v = velocity.data<T>();
     const T* m = momentum.data<T>();
     T* out = result.data<T>();
@@ -227,9 +203,9 @@ void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
 
 void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& momentum,
                        Tensor& grad_velocity, Tensor& grad_momentum) {
-  require_field_like("coad_inf_backward", "grad_velocity", grad_velocity, velocity, 3);
-  require_field_like("coad_inf_backward", "grad_momentum", grad_momentum, velocity, 3);
-  on_fields("coad_inf_backward", velocity, momentum, grad_result, [&]<class T>(T, const FieldShape& shape) {
+  constexpr const char* kOp = "coad_inf_backward";
+  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, momentum, grad_velocity, grad_momentum);
+  dispatch_floating(kOp, velocity.dtype(), [&]<class T>(T) {
     const T* g = grad_result.data<T>();
     const T* v = velocity.data<T>();
     const T* m = momentum.data<T>();
@@ -248,7 +224,8 @@ void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const 
 }
 
 void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor& result) {
-  on_fields("jacobian_times_vector", velocity, vector, result, [&]<class T>(T, const FieldShape& shape) {
+  const FieldShape shape = epdiff_shape("jacobian_times_vector", velocity, vector, result);
+  dispatch_floating("jacobian_times_vector", velocity.dtype(), [&]<class T>(T) {
     const T* v = velocity.data<T>();
     const T* w = vector.data<T>();
     T* out = result.data<T>();
@@ -266,9 +243,8 @@ void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor&
 void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& vector,
                                     Tensor& grad_velocity, Tensor& grad_vector) {
   constexpr const char* kOp = "jacobian_times_vector_backward";
-  require_field_like(kOp, "grad_velocity", grad_velocity, velocity, 3);
-  require_field_like(kOp, "grad_vector", grad_vector, velocity, 3);
-  on_fields(kOp, velocity, vector, grad_result, [&]<class T>(T, const FieldShape& shape) {
+  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, vector, grad_velocity, grad_vector);
+  dispatch_floating(kOp, velocity.dtype(), [&]<class T>(T) {
     const T* g = grad_result.data<T>();
     const T* v = velocity.data<T>();
     const T* w = vector.data<T>();

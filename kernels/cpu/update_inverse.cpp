@@ -6,7 +6,6 @@
 
 #include "kernels/cpu/lattice.hpp"
 #include "kernels/cpu/place_row.hpp"
-#include "kernels/field_shape.hpp"
 #include "kernels/parallel.hpp"
 #include "kernels/solve_3x3.hpp"
 #include "kernels/warp.hpp"
@@ -15,7 +14,6 @@ namespace cinnabar {
 
 namespace {
 
-constexpr int kMostIterations = 64;
 constexpr std::int64_t kLength = cpu::PlaceRow<float>::kLength;
 
 /// Displacements of the voxels of a piece of a row, component by component.
@@ -144,14 +142,6 @@ void update_piece(const RowInverse<T>& row, std::int64_t x0, std::int64_t count,
   for (std::int64_t i = 0; i < active; ++i) finish(*rho, i);
 }
 
-FieldShape inverse_shape(const char* op, const Tensor& psi, const Tensor& increment, int iterations) {
-  const FieldShape shape = field_shape(op, "psi", psi, 3);
-  require_field_like(op, "increment", increment, psi, 3);
-  CINNABAR_CHECK(iterations >= 0 && iterations <= kMostIterations, op, "iterations must be in 0..",
-                 kMostIterations, ", got ", iterations);
-  return shape;
-}
-
 /// Calls body(row, x0, count, offset of the first voxel in the fields' component x) for all pieces of rows.
 template <class T, class Body>
 void for_each_piece(const FieldShape& shape, const Tensor& psi, const Tensor& increment, const Body& body) {
@@ -173,8 +163,7 @@ void for_each_piece(const FieldShape& shape, const Tensor& psi, const Tensor& in
 }
 
 void forward(const Tensor& psi, const Tensor& increment, int iterations, Tensor& updated) {
-  const FieldShape shape = inverse_shape("update_inverse", psi, increment, iterations);
-  require_field_like("update_inverse", "updated", updated, psi, 3);
+  const FieldShape shape = update_inverse_shape(psi, increment, iterations, updated);
   dispatch_floating("update_inverse", psi.dtype(), [&]<class T>(T) {
     for_each_piece<T>(shape, psi, increment,
                       [&](const RowInverse<T>& row, std::int64_t x0, std::int64_t count, std::int64_t at) {
@@ -264,15 +253,11 @@ void reverse_piece(const RowInverse<T>& row, std::int64_t x0, std::int64_t count
 
 void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, const Tensor& updated,
               Tensor& grad_psi, Tensor& grad_increment) {
-  constexpr const char* kOp = "update_inverse_backward";
-  const FieldShape shape = inverse_shape(kOp, psi, increment, 0);
-  require_field_like(kOp, "grad_updated", grad_updated, psi, 3);
-  require_field_like(kOp, "updated", updated, psi, 3);
-  require_field_like(kOp, "grad_psi", grad_psi, psi, 3);
-  require_field_like(kOp, "grad_increment", grad_increment, psi, 3);
+  const FieldShape shape =
+      update_inverse_backward_shape(grad_updated, psi, increment, updated, grad_psi, grad_increment);
   Tensor back = Tensor::empty_like(psi), to_psi = Tensor::empty_like(psi),
          to_increment = Tensor::empty_like(psi);
-  dispatch_floating(kOp, psi.dtype(), [&]<class T>(T) {
+  dispatch_floating("update_inverse_backward", psi.dtype(), [&]<class T>(T) {
     for_each_piece<T>(
         shape, psi, increment,
         [&](const RowInverse<T>& row, std::int64_t x0, std::int64_t count, std::int64_t at) {

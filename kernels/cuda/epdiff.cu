@@ -233,8 +233,7 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 void image_gradient(const Tensor& image, Tensor& gradient) {
-  const FieldShape shape = field_shape("image_gradient", "image", image, 1);
-  require_field_like("image_gradient", "gradient", gradient, image, 3);
+  const FieldShape shape = epdiff_shape("image_gradient", image, 1, gradient, 3);
   const Volume volume = volume_of("image_gradient", shape, image.dtype());
   launch("image_gradient", image_gradient_voxel_kernel, cover_volume(volume), image.device(),
          image.data<float>(), volume, gradient.data<float>());
@@ -242,16 +241,14 @@ void image_gradient(const Tensor& image, Tensor& gradient) {
 
 void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
   constexpr const char* kOp = "image_gradient_backward";
-  const FieldShape shape = field_shape(kOp, "grad_gradient", grad_gradient, 3);
-  require_field_like(kOp, "grad_image", grad_image, grad_gradient, 1);
+  const FieldShape shape = epdiff_shape(kOp, grad_gradient, 3, grad_image, 1);
   const Volume volume = volume_of(kOp, shape, grad_image.dtype());
   launch(kOp, image_gradient_backward_voxel_kernel, cover_volume(volume), grad_image.device(),
          grad_gradient.data<float>(), volume, grad_image.data<float>());
 }
 
 void jacobian(const Tensor& displacement, Tensor& result) {
-  const FieldShape shape = field_shape("jacobian", "displacement", displacement, 3);
-  require_field_like("jacobian", "jacobian", result, displacement, 9);
+  const FieldShape shape = epdiff_shape("jacobian", displacement, 3, result, 9);
   const Volume volume = volume_of("jacobian", shape, displacement.dtype());
   launch("jacobian", jacobian_voxel_kernel, cover_volume(volume), displacement.device(),
          displacement.data<float>(), volume, result.data<float>());
@@ -259,8 +256,7 @@ void jacobian(const Tensor& displacement, Tensor& result) {
 
 void jacobian_backward(const Tensor& grad_jacobian, Tensor& grad_displacement) {
   constexpr const char* kOp = "jacobian_backward";
-  const FieldShape shape = field_shape(kOp, "grad_jacobian", grad_jacobian, 9);
-  require_field_like(kOp, "grad_displacement", grad_displacement, grad_jacobian, 3);
+  const FieldShape shape = epdiff_shape(kOp, grad_jacobian, 9, grad_displacement, 3);
   const Volume volume = volume_of(kOp, shape, grad_jacobian.dtype());
   launch(kOp, jacobian_backward_voxel_kernel<false>, cover_volume(volume), grad_jacobian.device(),
          grad_jacobian.data<float>(), volume, grad_displacement.data<float>());
@@ -268,8 +264,7 @@ void jacobian_backward(const Tensor& grad_jacobian, Tensor& grad_displacement) {
 
 void jacobian_determinant(const Tensor& displacement, Tensor& result) {
   constexpr const char* kOp = "jacobian_determinant";
-  const FieldShape shape = field_shape(kOp, "displacement", displacement, 3);
-  require_field_like(kOp, "determinant", result, displacement, 1);
+  const FieldShape shape = epdiff_shape(kOp, displacement, 3, result, 1);
   const Volume volume = volume_of(kOp, shape, displacement.dtype());
   launch(kOp, jacobian_determinant_voxel_kernel, cover_volume(volume), displacement.device(),
          displacement.data<float>(), volume, result.data<float>());
@@ -278,9 +273,8 @@ void jacobian_determinant(const Tensor& displacement, Tensor& result) {
 void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor& displacement,
                                    Tensor& grad_displacement) {
   constexpr const char* kOp = "jacobian_determinant_backward";
-  const FieldShape shape = field_shape(kOp, "displacement", displacement, 3);
-  require_field_like(kOp, "grad_determinant", grad_determinant, displacement, 1);
-  require_field_like(kOp, "grad_displacement", grad_displacement, displacement, 3);
+  const FieldShape shape = epdiff_shape(kOp, displacement, 3, grad_determinant, 1);
+  epdiff_shape(kOp, displacement, 3, grad_displacement, 3);
   const Volume volume = volume_of(kOp, shape, displacement.dtype());
   const Device device = displacement.device();
   Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), DType::f32, device);
@@ -290,16 +284,9 @@ void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor&
          grad_jacobian.data<float>(), volume, grad_displacement.data<float>());
 }
 
-/// Checks three fields of one shape.
-Volume three_fields(const char* op, const Tensor& a, const Tensor& b, const Tensor& c) {
-  const FieldShape shape = field_shape(op, "first field", a, 3);
-  require_field_like(op, "second field", b, a, 3);
-  require_field_like(op, "result", c, a, 3);
-  return volume_of(op, shape, a.dtype());
-}
-
 void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
-  const Volume volume = three_fields("coad", displacement, momentum, result);
+  const FieldShape shape = epdiff_shape("coad", displacement, momentum, result);
+  const Volume volume = volume_of("coad", shape, displacement.dtype());
   launch("coad", coad_voxel_kernel, cover_volume(volume), displacement.device(), displacement.data<float>(),
          momentum.data<float>(), volume, result.data<float>());
 }
@@ -307,8 +294,9 @@ void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
 void coad_backward(const Tensor& grad_result, const Tensor& displacement, const Tensor& momentum,
                    Tensor& grad_displacement, Tensor& grad_momentum) {
   constexpr const char* kOp = "coad_backward";
-  const Volume volume = three_fields(kOp, displacement, momentum, grad_result);
-  three_fields(kOp, displacement, grad_displacement, grad_momentum);
+  const FieldShape shape =
+      epdiff_shape(kOp, grad_result, displacement, momentum, grad_displacement, grad_momentum);
+  const Volume volume = volume_of(kOp, shape, displacement.dtype());
   const Device device = displacement.device();
   Tensor grad_jacobian = Tensor::empty(displacement.shape().with(1, 9), DType::f32, device);
   Tensor grad_sample = Tensor::empty_like(momentum);
@@ -321,7 +309,8 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
 }
 
 void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
-  const Volume volume = three_fields("coad_inf", velocity, momentum, result);
+  const FieldShape shape = epdiff_shape("coad_inf", velocity, momentum, result);
+  const Volume volume = volume_of("coad_inf", shape, velocity.dtype());
   launch("coad_inf", coad_inf_voxel_kernel, cover_volume(volume), velocity.device(), velocity.data<float>(),
          momentum.data<float>(), volume, result.data<float>());
 }
@@ -329,8 +318,8 @@ void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
 void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& momentum,
                        Tensor& grad_velocity, Tensor& grad_momentum) {
   constexpr const char* kOp = "coad_inf_backward";
-  const Volume volume = three_fields(kOp, velocity, momentum, grad_result);
-  three_fields(kOp, velocity, grad_velocity, grad_momentum);
+  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, momentum, grad_velocity, grad_momentum);
+  const Volume volume = volume_of(kOp, shape, velocity.dtype());
   launch(kOp, coad_inf_backward_voxel_kernel, cover_volume(volume), velocity.device(),
          grad_result.data<float>(), velocity.data<float>(), momentum.data<float>(), volume,
          grad_velocity.data<float>(), grad_momentum.data<float>());
@@ -338,7 +327,8 @@ void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const 
 
 void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor& result) {
   constexpr const char* kOp = "jacobian_times_vector";
-  const Volume volume = three_fields(kOp, velocity, vector, result);
+  const FieldShape shape = epdiff_shape(kOp, velocity, vector, result);
+  const Volume volume = volume_of(kOp, shape, velocity.dtype());
   launch(kOp, jacobian_times_vector_voxel_kernel, cover_volume(volume), velocity.device(),
          velocity.data<float>(), vector.data<float>(), volume, result.data<float>());
 }
@@ -346,8 +336,8 @@ void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor&
 void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& vector,
                                     Tensor& grad_velocity, Tensor& grad_vector) {
   constexpr const char* kOp = "jacobian_times_vector_backward";
-  const Volume volume = three_fields(kOp, velocity, vector, grad_result);
-  three_fields(kOp, velocity, grad_velocity, grad_vector);
+  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, vector, grad_velocity, grad_vector);
+  const Volume volume = volume_of(kOp, shape, velocity.dtype());
   launch(kOp, jacobian_times_vector_backward_voxel_kernel, cover_volume(volume), velocity.device(),
          grad_result.data<float>(), velocity.data<float>(), vector.data<float>(), volume,
          grad_velocity.data<float>(), grad_vector.data<float>());

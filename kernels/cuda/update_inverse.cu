@@ -16,8 +16,6 @@
 namespace cinnabar::cuda {
 namespace {
 
-constexpr int kMostIterations = 64;
-
 __device__ __forceinline__ Vector3 negated(const Vector3& v) {
   return {-v.x, -v.y, -v.z};
 }
@@ -133,17 +131,8 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
-FieldShape inverse_shape(const char* op, const Tensor& psi, const Tensor& increment, int iterations) {
-  const FieldShape shape = field_shape(op, "psi", psi, 3);
-  require_field_like(op, "increment", increment, psi, 3);
-  CINNABAR_CHECK(iterations >= 0 && iterations <= kMostIterations, op, "iterations must be in 0..",
-                 kMostIterations, ", got ", iterations);
-  return shape;
-}
-
 void forward(const Tensor& psi, const Tensor& increment, int iterations, Tensor& updated) {
-  const FieldShape shape = inverse_shape("update_inverse", psi, increment, iterations);
-  require_field_like("update_inverse", "updated", updated, psi, 3);
+  const FieldShape shape = update_inverse_shape(psi, increment, iterations, updated);
   const Volume volume = volume_of("update_inverse", shape, psi.dtype());
   launch("update_inverse", update_inverse_forward_voxel_kernel, cover_volume(volume), psi.device(),
          psi.data<float>(), increment.data<float>(), volume, iterations, updated.data<float>());
@@ -152,11 +141,8 @@ void forward(const Tensor& psi, const Tensor& increment, int iterations, Tensor&
 void backward(const Tensor& grad_updated, const Tensor& psi, const Tensor& increment, const Tensor& updated,
               Tensor& grad_psi, Tensor& grad_increment) {
   constexpr const char* kOp = "update_inverse_backward";
-  const FieldShape shape = inverse_shape(kOp, psi, increment, 0);
-  require_field_like(kOp, "grad_updated", grad_updated, psi, 3);
-  require_field_like(kOp, "updated", updated, psi, 3);
-  require_field_like(kOp, "grad_psi", grad_psi, psi, 3);
-  require_field_like(kOp, "grad_increment", grad_increment, psi, 3);
+  const FieldShape shape =
+      update_inverse_backward_shape(grad_updated, psi, increment, updated, grad_psi, grad_increment);
   const Volume volume = volume_of(kOp, shape, psi.dtype());
   Tensor back = Tensor::empty_like(psi), to_psi = Tensor::empty_like(psi),
          to_increment = Tensor::empty_like(psi);
