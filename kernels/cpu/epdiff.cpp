@@ -184,20 +184,45 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
   });
 }
 
+/// result_i = kFormula(stencil, first, second, plane, i) at every voxel.
+template <class T, auto kFormula>
+void combine_fields(const FieldShape& shape, const Tensor& first, const Tensor& second, Tensor& result) {
+  const T* a = first.data<T>();
+  const T* b = second.data<T>();
+  T* out = result.data<T>();
+  const std::int64_t plane = shape.voxels();
+  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    const std::int64_t here = 3 * n * plane + at;
+    CINNABAR_UNROLL
+    for (int i = 0; i < 3; ++i) out[here + i * plane] = kFormula(near, a + here, b + here, plane, i);
+  });
+}
+
+/// The same for both gradients in one pass: of the first field from grad_result and the second, of the second
+/// from grad_result and the first.
+template <class T, auto kGradFirst, auto kGradSecond>
+void combine_fields_backward(const FieldShape& shape, const Tensor& grad_result, const Tensor& first,
+                             const Tensor& second, Tensor& grad_first, Tensor& grad_second) {
+  const T* g = grad_result.data<T>();
+  const T* a = first.data<T>();
+  const T* b = second.data<T>();
+  T* grad_a = grad_first.data<T>();
+  T* grad_b = grad_second.data<T>();
+  const std::int64_t plane = shape.voxels();
+  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    const std::int64_t here = 3 * n * plane + at;
+    CINNABAR_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      grad_a[here + i * plane] = kGradFirst(near, g + here, b + here, plane, i);
+      grad_b[here + i * plane] = kGradSecond(near, g + here, a + here, plane, i);
+    }
+  });
+}
+
 void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
   const FieldShape shape = epdiff_shape("coad_inf", velocity, momentum, result);
   dispatch_floating("coad_inf", velocity.dtype(), [&]<class T>(T) {
-    const T* v = velocity.data<T>();
-    const T* m = momentum.data<T>();
-    T* out = result.data<T>();
-    const std::int64_t plane = shape.voxels();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
-      const std::int64_t here = 3 * n * plane + at;
-      CINNABAR_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        out[here + i * plane] = coad_inf_voxel(near, v + here, m + here, plane, i);
-      }
-    });
+    combine_fields<T, coad_inf_voxel<T>>(shape, velocity, momentum, result);
   });
 }
 
@@ -206,37 +231,15 @@ void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const 
   constexpr const char* kOp = "coad_inf_backward";
   const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, momentum, grad_velocity, grad_momentum);
   dispatch_floating(kOp, velocity.dtype(), [&]<class T>(T) {
-    const T* g = grad_result.data<T>();
-    const T* v = velocity.data<T>();
-    const T* m = momentum.data<T>();
-    T* grad_v = grad_velocity.data<T>();
-    T* grad_m = grad_momentum.data<T>();
-    const std::int64_t plane = shape.voxels();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
-      const std::int64_t here = 3 * n * plane + at;
-      CINNABAR_UNROLL
-      for (int k = 0; k < 3; ++k) {
-        grad_v[here + k * plane] = coad_inf_voxel_grad_velocity(near, g + here, m + here, plane, k);
-        grad_m[here + k * plane] = coad_inf_voxel_grad_momentum(near, g + here, v + here, plane, k);
-      }
-    });
+    combine_fields_backward<T, coad_inf_voxel_grad_velocity<T>, coad_inf_voxel_grad_momentum<T>>(
+        shape, grad_result, velocity, momentum, grad_velocity, grad_momentum);
   });
 }
 
 void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor& result) {
   const FieldShape shape = epdiff_shape("jacobian_times_vector", velocity, vector, result);
   dispatch_floating("jacobian_times_vector", velocity.dtype(), [&]<class T>(T) {
-    const T* v = velocity.data<T>();
-    const T* w = vector.data<T>();
-    T* out = result.data<T>();
-    const std::int64_t plane = shape.voxels();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
-      const std::int64_t here = 3 * n * plane + at;
-      CINNABAR_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        out[here + i * plane] = jacobian_times_vector_voxel(near, v + here, w + here, plane, i);
-      }
-    });
+    combine_fields<T, jacobian_times_vector_voxel<T>>(shape, velocity, vector, result);
   });
 }
 
@@ -245,22 +248,9 @@ void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& vel
   constexpr const char* kOp = "jacobian_times_vector_backward";
   const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, vector, grad_velocity, grad_vector);
   dispatch_floating(kOp, velocity.dtype(), [&]<class T>(T) {
-    const T* g = grad_result.data<T>();
-    const T* v = velocity.data<T>();
-    const T* w = vector.data<T>();
-    T* grad_v = grad_velocity.data<T>();
-    T* grad_w = grad_vector.data<T>();
-    const std::int64_t plane = shape.voxels();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
-      const std::int64_t here = 3 * n * plane + at;
-      CINNABAR_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        grad_v[here + i * plane] =
-            jacobian_times_vector_voxel_grad_velocity(near, g + here, w + here, plane, i);
-        grad_w[here + i * plane] =
-            jacobian_times_vector_voxel_grad_vector(near, g + here, v + here, plane, i);
-      }
-    });
+    combine_fields_backward<T, jacobian_times_vector_voxel_grad_velocity<T>,
+                            jacobian_times_vector_voxel_grad_vector<T>>(shape, grad_result, velocity, vector,
+                                                                        grad_velocity, grad_vector);
   });
 }
 

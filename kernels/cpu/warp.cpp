@@ -41,6 +41,22 @@ void for_each_channel_group(std::int64_t channels, const Body& body) {
   }
 }
 
+/// Packs the channel groups of every batch item of `input`, one item after the other or the one that all
+/// share, and calls body(lattice, batch item, first channel, channels).
+template <class T, class Body>
+void for_each_packed_group(const FieldShape& shape, const Tensor& input, const Body& body) {
+  for_each_channel_group(shape.c, [&](auto lanes, std::int64_t first, int channels) {
+    cpu::Lattice<T, lanes()> lattice(shape.d, shape.h, shape.w);
+    for (std::int64_t n = 0; n < shape.n; ++n) {
+      const std::int64_t source = input.shape(0) == 1 ? 0 : n;
+      if (n == 0 || source != 0) {
+        lattice.pack(input.data<T>() + (source * shape.c + first) * shape.voxels(), channels);
+      }
+      body(lattice, n, first, channels);
+    }
+  });
+}
+
 /// Finds the places of a piece of a row.
 template <Boundary kBoundary, class T, int kLanes>
 void locate_piece(const cpu::Lattice<T, kLanes>& lattice, const T* u, std::int64_t z, std::int64_t y,
@@ -178,17 +194,12 @@ void forward(const Tensor& input, const Tensor& displacement, Boundary boundary,
   const std::int64_t voxels = shape.voxels();
   dispatch_floating("warp", input.dtype(), [&]<class T>(T) {
     dispatch_boundary(boundary, [&](auto rule) {
-      for_each_channel_group(shape.c, [&](auto lanes, std::int64_t first, int channels) {
-        cpu::Lattice<T, lanes()> lattice(shape.d, shape.h, shape.w);
-        for (std::int64_t n = 0; n < shape.n; ++n) {
-          const std::int64_t source = input.shape(0) == 1 ? 0 : n;
-          if (n == 0 || source != 0)
-            lattice.pack(input.data<T>() + (source * shape.c + first) * voxels, channels);
-          sample_field<rule()>(lattice, shape, displacement.data<T>() + n * 3 * voxels,
-                               static_cast<const T*>(nullptr),
-                               output.data<T>() + (n * shape.c + first) * voxels, channels);
-        }
-      });
+      for_each_packed_group<T>(
+          shape, input, [&](const auto& lattice, std::int64_t n, std::int64_t first, int channels) {
+            sample_field<rule()>(lattice, shape, displacement.data<T>() + n * 3 * voxels,
+                                 static_cast<const T*>(nullptr),
+                                 output.data<T>() + (n * shape.c + first) * voxels, channels);
+          });
     });
   });
 }
@@ -225,17 +236,13 @@ void backward_displacement(const Tensor& grad_output, const Tensor& input, const
   const std::int64_t voxels = shape.voxels();
   dispatch_floating("warp_backward_displacement", input.dtype(), [&]<class T>(T) {
     dispatch_boundary(boundary, [&](auto rule) {
-      for_each_channel_group(shape.c, [&](auto lanes, std::int64_t first, int channels) {
-        cpu::Lattice<T, lanes()> lattice(shape.d, shape.h, shape.w);
-        for (std::int64_t n = 0; n < shape.n; ++n) {
-          const std::int64_t source = input.shape(0) == 1 ? 0 : n;
-          if (n == 0 || source != 0)
-            lattice.pack(input.data<T>() + (source * shape.c + first) * voxels, channels);
-          sample_field_slopes<rule()>(lattice, shape, grad_output.data<T>() + (n * shape.c + first) * voxels,
-                                      displacement.data<T>() + n * 3 * voxels, channels, first > 0,
-                                      grad_displacement.data<T>() + n * 3 * voxels);
-        }
-      });
+      for_each_packed_group<T>(
+          shape, input, [&](const auto& lattice, std::int64_t n, std::int64_t first, int channels) {
+            sample_field_slopes<rule()>(lattice, shape,
+                                        grad_output.data<T>() + (n * shape.c + first) * voxels,
+                                        displacement.data<T>() + n * 3 * voxels, channels, first > 0,
+                                        grad_displacement.data<T>() + n * 3 * voxels);
+          });
     });
   });
 }
@@ -246,13 +253,11 @@ void compose(const Tensor& outer, const Tensor& inner, Tensor& composed) {
   require_field_like("compose", "composed", composed, inner, 3);
   const std::int64_t field = 3 * shape.voxels();
   dispatch_floating("compose", outer.dtype(), [&]<class T>(T) {
-    cpu::Lattice<T, 4> lattice(shape.d, shape.h, shape.w);
-    for (std::int64_t n = 0; n < shape.n; ++n) {
-      const std::int64_t source = outer.shape(0) == 1 ? 0 : n;
-      if (n == 0 || source != 0) lattice.pack(outer.data<T>() + source * field, 3);
-      const T* u = inner.data<T>() + n * field;
-      sample_field<Boundary::zeros>(lattice, shape, u, u, composed.data<T>() + n * field, 3);
-    }
+    for_each_packed_group<T>(
+        shape, outer, [&](const auto& lattice, std::int64_t n, std::int64_t, int channels) {
+          const T* u = inner.data<T>() + n * field;
+          sample_field<Boundary::zeros>(lattice, shape, u, u, composed.data<T>() + n * field, channels);
+        });
   });
 }
 

@@ -232,42 +232,51 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
+/// Launches a kernel that reads one tensor.
+void run(const char* op, void (*kernel)(const float*, Volume, float*), const Tensor& input,
+         std::int64_t channels, Tensor& output, std::int64_t output_channels) {
+  const FieldShape shape = epdiff_shape(op, input, channels, output, output_channels);
+  const Volume volume = volume_of(op, shape, input.dtype());
+  launch(op, kernel, cover_volume(volume), input.device(), input.data<float>(), volume, output.data<float>());
+}
+
+/// Launches a kernel that reads two fields.
+void run(const char* op, void (*kernel)(const float*, const float*, Volume, float*), const Tensor& first,
+         const Tensor& second, Tensor& result) {
+  const FieldShape shape = epdiff_shape(op, first, second, result);
+  const Volume volume = volume_of(op, shape, first.dtype());
+  launch(op, kernel, cover_volume(volume), first.device(), first.data<float>(), second.data<float>(), volume,
+         result.data<float>());
+}
+
+/// Launches the transpose of such a kernel.
+void run(const char* op, void (*kernel)(const float*, const float*, const float*, Volume, float*, float*),
+         const Tensor& grad_result, const Tensor& first, const Tensor& second, Tensor& grad_first,
+         Tensor& grad_second) {
+  const FieldShape shape = epdiff_shape(op, grad_result, first, second, grad_first, grad_second);
+  const Volume volume = volume_of(op, shape, first.dtype());
+  launch(op, kernel, cover_volume(volume), first.device(), grad_result.data<float>(), first.data<float>(),
+         second.data<float>(), volume, grad_first.data<float>(), grad_second.data<float>());
+}
+
 void image_gradient(const Tensor& image, Tensor& gradient) {
-  const FieldShape shape = epdiff_shape("image_gradient", image, 1, gradient, 3);
-  const Volume volume = volume_of("image_gradient", shape, image.dtype());
-  launch("image_gradient", image_gradient_voxel_kernel, cover_volume(volume), image.device(),
-         image.data<float>(), volume, gradient.data<float>());
+  run("image_gradient", image_gradient_voxel_kernel, image, 1, gradient, 3);
 }
 
 void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
-  constexpr const char* kOp = "image_gradient_backward";
-  const FieldShape shape = epdiff_shape(kOp, grad_gradient, 3, grad_image, 1);
-  const Volume volume = volume_of(kOp, shape, grad_image.dtype());
-  launch(kOp, image_gradient_backward_voxel_kernel, cover_volume(volume), grad_image.device(),
-         grad_gradient.data<float>(), volume, grad_image.data<float>());
+  run("image_gradient_backward", image_gradient_backward_voxel_kernel, grad_gradient, 3, grad_image, 1);
 }
 
 void jacobian(const Tensor& displacement, Tensor& result) {
-  const FieldShape shape = epdiff_shape("jacobian", displacement, 3, result, 9);
-  const Volume volume = volume_of("jacobian", shape, displacement.dtype());
-  launch("jacobian", jacobian_voxel_kernel, cover_volume(volume), displacement.device(),
-         displacement.data<float>(), volume, result.data<float>());
+  run("jacobian", jacobian_voxel_kernel, displacement, 3, result, 9);
 }
 
 void jacobian_backward(const Tensor& grad_jacobian, Tensor& grad_displacement) {
-  constexpr const char* kOp = "jacobian_backward";
-  const FieldShape shape = epdiff_shape(kOp, grad_jacobian, 9, grad_displacement, 3);
-  const Volume volume = volume_of(kOp, shape, grad_jacobian.dtype());
-  launch(kOp, jacobian_backward_voxel_kernel<false>, cover_volume(volume), grad_jacobian.device(),
-         grad_jacobian.data<float>(), volume, grad_displacement.data<float>());
+  run("jacobian_backward", jacobian_backward_voxel_kernel<false>, grad_jacobian, 9, grad_displacement, 3);
 }
 
 void jacobian_determinant(const Tensor& displacement, Tensor& result) {
-  constexpr const char* kOp = "jacobian_determinant";
-  const FieldShape shape = epdiff_shape(kOp, displacement, 3, result, 1);
-  const Volume volume = volume_of(kOp, shape, displacement.dtype());
-  launch(kOp, jacobian_determinant_voxel_kernel, cover_volume(volume), displacement.device(),
-         displacement.data<float>(), volume, result.data<float>());
+  run("jacobian_determinant", jacobian_determinant_voxel_kernel, displacement, 3, result, 1);
 }
 
 void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor& displacement,
@@ -285,10 +294,7 @@ void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor&
 }
 
 void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
-  const FieldShape shape = epdiff_shape("coad", displacement, momentum, result);
-  const Volume volume = volume_of("coad", shape, displacement.dtype());
-  launch("coad", coad_voxel_kernel, cover_volume(volume), displacement.device(), displacement.data<float>(),
-         momentum.data<float>(), volume, result.data<float>());
+  run("coad", coad_voxel_kernel, displacement, momentum, result);
 }
 
 void coad_backward(const Tensor& grad_result, const Tensor& displacement, const Tensor& momentum,
@@ -309,38 +315,23 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
 }
 
 void coad_inf(const Tensor& velocity, const Tensor& momentum, Tensor& result) {
-  const FieldShape shape = epdiff_shape("coad_inf", velocity, momentum, result);
-  const Volume volume = volume_of("coad_inf", shape, velocity.dtype());
-  launch("coad_inf", coad_inf_voxel_kernel, cover_volume(volume), velocity.device(), velocity.data<float>(),
-         momentum.data<float>(), volume, result.data<float>());
+  run("coad_inf", coad_inf_voxel_kernel, velocity, momentum, result);
 }
 
 void coad_inf_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& momentum,
                        Tensor& grad_velocity, Tensor& grad_momentum) {
-  constexpr const char* kOp = "coad_inf_backward";
-  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, momentum, grad_velocity, grad_momentum);
-  const Volume volume = volume_of(kOp, shape, velocity.dtype());
-  launch(kOp, coad_inf_backward_voxel_kernel, cover_volume(volume), velocity.device(),
-         grad_result.data<float>(), velocity.data<float>(), momentum.data<float>(), volume,
-         grad_velocity.data<float>(), grad_momentum.data<float>());
+  run("coad_inf_backward", coad_inf_backward_voxel_kernel, grad_result, velocity, momentum, grad_velocity,
+      grad_momentum);
 }
 
 void jacobian_times_vector(const Tensor& velocity, const Tensor& vector, Tensor& result) {
-  constexpr const char* kOp = "jacobian_times_vector";
-  const FieldShape shape = epdiff_shape(kOp, velocity, vector, result);
-  const Volume volume = volume_of(kOp, shape, velocity.dtype());
-  launch(kOp, jacobian_times_vector_voxel_kernel, cover_volume(volume), velocity.device(),
-         velocity.data<float>(), vector.data<float>(), volume, result.data<float>());
+  run("jacobian_times_vector", jacobian_times_vector_voxel_kernel, velocity, vector, result);
 }
 
 void jacobian_times_vector_backward(const Tensor& grad_result, const Tensor& velocity, const Tensor& vector,
                                     Tensor& grad_velocity, Tensor& grad_vector) {
-  constexpr const char* kOp = "jacobian_times_vector_backward";
-  const FieldShape shape = epdiff_shape(kOp, grad_result, velocity, vector, grad_velocity, grad_vector);
-  const Volume volume = volume_of(kOp, shape, velocity.dtype());
-  launch(kOp, jacobian_times_vector_backward_voxel_kernel, cover_volume(volume), velocity.device(),
-         grad_result.data<float>(), velocity.data<float>(), vector.data<float>(), volume,
-         grad_velocity.data<float>(), grad_vector.data<float>());
+  run("jacobian_times_vector_backward", jacobian_times_vector_backward_voxel_kernel, grad_result, velocity,
+      vector, grad_velocity, grad_vector);
 }
 
 }  // namespace
