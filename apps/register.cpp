@@ -163,15 +163,6 @@ void run(const RegisterArguments& arguments) {
   fmt::print("the same with ANTs  {}\n", ants_command(arguments.output, arguments.fixed, arguments.moving));
 }
 
-/// Chosen on pairs of real brains (docs/results.md): stiffer than Quicksilver's setting, which relies on
-/// stopping its descent early, and four RK4 steps, which move the maps by less than a hundredth of a voxel
-/// against ten.
-void set_defaults(MatchingOptions& matching) {
-  matching.sigma = 0.5;
-  matching.shooting.fluid = {0.05, 0.05, 0.001};
-  matching.shooting.time_steps = 4;
-}
-
 void add_model_options(CLI::App& command, RegisterArguments& arguments) {
   RegistrationOptions& options = arguments.options;
   MatchingOptions& matching = options.matching;
@@ -192,6 +183,9 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
       ->capture_default_str();
   command.add_option("--gamma", matching.shooting.fluid.gamma, "weight of the identity in L")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--power", matching.shooting.fluid.power, "power of L: 1 as Quicksilver, 2 smoother")
+      ->check(CLI::Range(1, 4))
       ->capture_default_str();
   command.add_option("--time-steps", matching.shooting.time_steps, "RK4 steps of the geodesic")
       ->check(CLI::Range(1, 1000))
@@ -224,7 +218,6 @@ void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
 
 void add_register(CLI::App& app) {
   auto arguments = std::make_shared<RegisterArguments>();
-  set_defaults(arguments->options.matching);
   CLI::App& command = *app.add_subcommand("register", "Register a moving scan to a fixed one");
   command.add_option("--fixed,-f,--ref", arguments->fixed, "fixed (target) image")->required();
   command.add_option("--moving,-m,--flo", arguments->moving, "moving (source) image")->required();

@@ -4,8 +4,8 @@
 
 namespace cinnabar {
 
-/// The symbol of L at one frequency, a real symmetric 3x3 matrix: `diagonal` holds L_xx, L_yy, L_zz and
-/// `mixed` L_xy, L_xz, L_yz (kernels/green_operator.hpp).
+/// The symbol A of L = A^power at one frequency, a real symmetric 3x3 matrix: `diagonal` holds L_xx, L_yy,
+/// L_zz and `mixed` L_xy, L_xz, L_yz (kernels/green_operator.hpp).
 template <class T>
 struct GreenSymbol {
   T diagonal[3];

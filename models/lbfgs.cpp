@@ -124,6 +124,7 @@ class LineSearch {
         return zoom(previous, trial);
       }
       take_slope(trial);
+      if (exploded(trial)) return zoom(previous, trial);
       if (flat_enough(trial)) return trial;
       if (trial.slope >= 0.0) return zoom(trial, previous);
       previous = trial;
@@ -138,11 +139,17 @@ class LineSearch {
   /// Narrows a bracket whose `low` end has the smaller value and a gradient.
   std::optional<Trial> zoom(Trial low, Trial high) {
     while (evaluations_ < options_.max_search_evaluations) {
+      // In front of infeasible points a decrease is enough: a flat slope may lie beyond them.
+      if (low.step > 0.0 && !std::isfinite(high.value)) return low;
       Trial trial = evaluate(interpolate(low, high));
       if (!lowers_enough(trial) || trial.value >= low.value) {
         high = trial;
       } else {
         take_slope(trial);
+        if (exploded(trial)) {
+          high = trial;
+          continue;
+        }
         if (flat_enough(trial)) return trial;
         if (trial.slope * (high.step - low.step) >= 0.0) high = low;
         low = trial;
@@ -166,7 +173,18 @@ class LineSearch {
   void take_slope(Trial& trial) {
     trial.gradient = pending_gradient_();
     trial.slope = inner(trial.gradient, direction_);
-    if (trial.value < best_.value) best_ = trial;
+    if (exploded(trial)) {
+      trial.value = std::numeric_limits<double>::infinity();
+    } else if (trial.value < best_.value) {
+      best_ = trial;
+    }
+  }
+
+  /// The slope grew out of all proportion: the point lies where the objective is chaotic (a flow its time
+  /// steps no longer resolve), and no quasi-Newton step would ever lead away from it. It counts as
+  /// infeasible.
+  bool exploded(const Trial& trial) const {
+    return !(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope));
   }
 
   bool lowers_enough(const Trial& trial) const {

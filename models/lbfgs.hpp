@@ -41,6 +41,8 @@ struct LbfgsOptions {
   int max_search_evaluations = 12;
   double sufficient_decrease = 1e-4;  ///< c1 of the strong Wolfe conditions
   double curvature = 0.9;             ///< c2 of the strong Wolfe conditions
+  /// A trial whose slope is that many times the search's first one counts as infeasible.
+  double largest_slope_growth = 20.0;
 };
 
 struct LbfgsProblem {

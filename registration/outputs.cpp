@@ -127,6 +127,7 @@ Json parameters_of(const RegistrationOptions& options) {
           {"alpha", shooting.fluid.alpha},
           {"beta", shooting.fluid.beta},
           {"gamma", shooting.fluid.gamma},
+          {"power", shooting.fluid.power},
           {"time_steps", shooting.time_steps},
           {"inverse_iterations", shooting.inverse_iterations},
           {"levels", levels},

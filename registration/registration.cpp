@@ -68,6 +68,14 @@ void score_header(const Image& fixed, const Image& moving, const Image* mask,
 
 }  // namespace
 
+MatchingOptions default_matching() {
+  MatchingOptions options;
+  options.sigma = 0.4;
+  options.shooting.fluid = {0.05, 0.05, 0.001};
+  options.shooting.time_steps = 3;
+  return options;
+}
+
 bool recomputes_steps(const Shape& grid, const RegistrationOptions& options) {
   return peak_bytes(grid, options, false) > available_bytes(options.preparation.device) / 2;
 }

@@ -11,12 +11,16 @@
 
 namespace cinnabar::registration {
 
+/// The model chosen on pairs of real brains (docs/results.md): stiffer than Quicksilver's setting, which
+/// relies on stopping its descent early, and with fewer time steps.
+MatchingOptions default_matching();
+
 /// Everything `cinnabar register` can be told.
 struct RegistrationOptions {
   AffineOptions affine;
   std::optional<Matrix4> initial;  ///< fixed world to moving world
   PreparationOptions preparation;
-  MatchingOptions matching;
+  MatchingOptions matching = default_matching();
   LbfgsOptions lbfgs;
   std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
 };

@@ -103,6 +103,18 @@ TEST_P(GreenOperatorOnDevice, SmoothUndoesSharpen) {
   }
 }
 
+TEST_P(GreenOperatorOnDevice, PowersRepeatTheFirst) {
+  const FluidOperator once{0.1, 0.05, 0.2}, thrice{0.1, 0.05, 0.2, 3};
+  const Tensor m = random_tensor({2, 3, 7, 11, 13}, 10);
+  Tensor smooth_thrice = m, sharp_thrice = m;
+  for (int i = 0; i < 3; ++i) {
+    smooth_thrice = smoothed(smooth_thrice, FftPadding::exact, once);
+    sharp_thrice = sharpened(sharp_thrice, FftPadding::exact, once);
+  }
+  EXPECT_LT(relative_error(smoothed(m, FftPadding::exact, thrice), smooth_thrice), 3e-6);
+  EXPECT_LT(relative_error(sharpened(m, FftPadding::exact, thrice), sharp_thrice), 3e-6);
+}
+
 TEST_P(GreenOperatorOnDevice, ConstantMomentumIsDividedByGamma) {
   const Tensor m = Tensor::full({1, 3, 5, 6, 7}, 2.0);
   const Tensor expected = Tensor::full(m.shape(), 2000.0);
@@ -166,6 +178,8 @@ TEST_P(GreenOperatorOnDevice, RejectsBadParametersAndShapes) {
   EXPECT_THROW(kernels.smooth(m, {-0.01, 0.01, 0.001}, FftPadding::exact, v), Error);
   EXPECT_THROW(kernels.smooth(m, {0.0, 0.01, 0.0}, FftPadding::exact, v), Error);
   EXPECT_THROW(kernels.smooth(m, {0.01, 0.01, std::nan("")}, FftPadding::exact, v), Error);
+  EXPECT_THROW(kernels.smooth(m, {0.01, 0.01, 0.001, 0}, FftPadding::exact, v), Error);
+  EXPECT_THROW(kernels.smooth(m, {0.01, 0.01, 0.001, 5}, FftPadding::exact, v), Error);
 }
 
 CINNABAR_ON_EACH_DEVICE(GreenOperatorOnDevice);
@@ -179,7 +193,7 @@ TEST(GreenOperator, FastGridReachesBeyondTheFieldAndHasSmallFactors) {
 }
 
 TEST(GreenOperator, GradientAgreesWithDifferences) {
-  const FluidOperator fluid{0.1, 0.05, 0.2};
+  const FluidOperator fluid{0.1, 0.05, 0.2, 2};
   for (const FftPadding padding : {FftPadding::exact, FftPadding::fast}) {
     const Tensor m = random_tensor({1, 3, 3, 4, 5}, 7, -1, 1, DType::f64);
     const auto smooth_result =

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -51,6 +52,36 @@ TEST(Lbfgs, StopsAtAWallWithoutTouchingIt) {
   EXPECT_LT(found.point.data<double>()[0], 0.5);
   EXPECT_GT(found.point.data<double>()[0], 0.45);
   EXPECT_EQ(found.reason, StopReason::no_acceptable_step);
+}
+
+/// One iteration on -x from 0; what lies beyond 0.7 is up to the test.
+LbfgsResult descend_a_slope(const std::function<Evaluation(double x)>& beyond) {
+  LbfgsProblem problem;
+  problem.evaluate = [&](const Tensor& point) -> Evaluation {
+    const double x = point.data<double>()[0];
+    if (x > 0.7) return beyond(x);
+    return {-x, [] { return Tensor::from<double>({-1.0}, {1}); }};
+  };
+  LbfgsOptions options = patient();
+  options.max_iterations = 1;
+  return minimise_lbfgs(Tensor::from<double>({0.0}, {1}), problem, options);
+}
+
+// The slope is nowhere flat, so a search for such a point would end beside the wall.
+TEST(Lbfgs, TakesAnyDecreaseInFrontOfAWall) {
+  const LbfgsResult found = descend_a_slope([](double) -> Evaluation {
+    return {std::numeric_limits<double>::infinity(), {}};
+  });
+  EXPECT_EQ(found.evaluations, 3);
+  EXPECT_EQ(found.point.data<double>()[0], 0.5);
+}
+
+// Beyond 0.7 values are lower still, but their gradient has exploded: no step may end there.
+TEST(Lbfgs, LeavesOutPointsWhoseGradientExploded) {
+  const LbfgsResult found = descend_a_slope([](double x) -> Evaluation {
+    return {-x - 10.0, [] { return Tensor::from<double>({-1e9}, {1}); }};
+  });
+  EXPECT_EQ(found.point.data<double>()[0], 0.5);
 }
 
 TEST(Lbfgs, APreconditionerThatIsTheInverseHessianNeedsOneStep) {

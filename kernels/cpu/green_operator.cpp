@@ -130,6 +130,7 @@ class SpectralFilter {
         beta_(static_cast<T>(fluid.beta)),
         gamma_(static_cast<T>(fluid.gamma)),
         normalisation_(static_cast<T>(1.0 / static_cast<double>(grid.d * grid.h * grid.w))),
+        power_(fluid.power),
         invert_(invert),
         spectrum_(bytes_of(3 * shape.d * grid.spectrum_plane()), Device::cpu()) {}
 
@@ -181,7 +182,10 @@ class SpectralFilter {
           Fftw<T>::run(plans_.depth_forward, mine, mine);
         }
         for (std::int64_t z = 0; z < grid_.d; ++z) {
-          multiply_row(z, y, columns + z * row, columns + slice + z * row, columns + 2 * slice + z * row);
+          for (int i = 0; i < power_; ++i) {
+            multiply_row(z, y, i == 0 ? normalisation_ : T(1), columns + z * row, columns + slice + z * row,
+                         columns + 2 * slice + z * row);
+          }
         }
         for (int component = 0; component < 3; ++component) {
           Complex* mine = columns + component * slice;
@@ -194,8 +198,8 @@ class SpectralFilter {
     });
   }
 
-  /// Multiplies the three components of the frequencies (z, y, all x) by the symbol.
-  void multiply_row(std::int64_t z, std::int64_t y, Complex* vx, Complex* vy, Complex* vz) const {
+  /// Multiplies the three components of the frequencies (z, y, all x) by the symbol and a factor.
+  void multiply_row(std::int64_t z, std::int64_t y, T factor, Complex* vx, Complex* vy, Complex* vz) const {
     const T cy = y_.c[static_cast<std::size_t>(y)], sy = y_.s[static_cast<std::size_t>(y)];
     const T cz = z_.c[static_cast<std::size_t>(z)], sz = z_.s[static_cast<std::size_t>(z)];
     const T* cx = x_.c.data();
@@ -206,8 +210,7 @@ class SpectralFilter {
       GreenSymbol<T> symbol = green_symbol<T>({cx[x], cy, cz}, {sx[x], sy, sz}, alpha_, beta_, gamma_);
       if (invert_) symbol = inverse_symbol(symbol);
       for (int part = 0; part < 2; ++part) {
-        const T a = normalisation_ * vx[x][part], b = normalisation_ * vy[x][part],
-                c = normalisation_ * vz[x][part];
+        const T a = factor * vx[x][part], b = factor * vy[x][part], c = factor * vz[x][part];
         vx[x][part] = symbol.diagonal[0] * a + symbol.mixed[0] * b + symbol.mixed[1] * c;
         vy[x][part] = symbol.mixed[0] * a + symbol.diagonal[1] * b + symbol.mixed[2] * c;
         vz[x][part] = symbol.mixed[1] * a + symbol.mixed[2] * b + symbol.diagonal[2] * c;
@@ -233,6 +236,7 @@ class SpectralFilter {
   const Plans<T>& plans_;
   AxisTable<T> x_, y_, z_;
   T alpha_, beta_, gamma_, normalisation_;
+  int power_;
   bool invert_;
   Storage spectrum_;
 };
@@ -280,6 +284,7 @@ Shape green_operator_grid(const Shape& spatial, const FluidOperator& fluid, FftP
   CINNABAR_CHECK(positive && std::isfinite(fluid.alpha + fluid.beta + fluid.gamma), kOp,
                  "alpha, beta and gamma must be finite, not negative, alpha + gamma positive; got ",
                  fluid.alpha, ", ", fluid.beta, ", ", fluid.gamma);
+  CINNABAR_CHECK(fluid.power >= 1 && fluid.power <= 4, kOp, "power must be 1 to 4, got ", fluid.power);
   if (padding == FftPadding::exact) return spatial;
   // K decays like exp(-r / sqrt(alpha / gamma)); e^-2.5 = 8 %, felt only by momenta on opposite faces, which
   // registration keeps empty. Beyond its own extent an axis needs no more.

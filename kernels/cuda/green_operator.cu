@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(kBlock)
 
 struct Fluid {
   float alpha, beta, gamma, normalisation;
+  int power;
 };
 
 // budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 1.0
@@ -95,20 +96,25 @@ __global__ void __launch_bounds__(kBlock)
   const float s[3] = {of_x[spectrum.w + x], of_y[spectrum.h + y], of_z[spectrum.d + z]};
   GreenSymbol<float> symbol = green_symbol(c, s, fluid.alpha, fluid.beta, fluid.gamma);
   if (kInvert) symbol = inverse_symbol(symbol);
-#pragma unroll
-  for (int k = 0; k < 3; ++k) {
-    symbol.diagonal[k] *= fluid.normalisation;
-    symbol.mixed[k] *= fluid.normalisation;
-  }
   for (std::int64_t n = 0; n < spectrum.items; ++n) {
     float2* at = values + 3 * n * spectrum.frequencies + i;
-    const float2 a = at[0], b = at[spectrum.frequencies], e = at[2 * spectrum.frequencies];
-    const auto row = [&](float of_a, float of_b, float of_e) {
-      return make_float2(of_a * a.x + of_b * b.x + of_e * e.x, of_a * a.y + of_b * b.y + of_e * e.y);
+    const auto scaled = [&](float2 value) {
+      return make_float2(fluid.normalisation * value.x, fluid.normalisation * value.y);
     };
-    at[0] = row(symbol.diagonal[0], symbol.mixed[0], symbol.mixed[1]);
-    at[spectrum.frequencies] = row(symbol.mixed[0], symbol.diagonal[1], symbol.mixed[2]);
-    at[2 * spectrum.frequencies] = row(symbol.mixed[1], symbol.mixed[2], symbol.diagonal[2]);
+    float2 a = scaled(at[0]), b = scaled(at[spectrum.frequencies]), e = scaled(at[2 * spectrum.frequencies]);
+    for (int p = 0; p < fluid.power; ++p) {
+      const auto row = [&](float of_a, float of_b, float of_e) {
+        return make_float2(of_a * a.x + of_b * b.x + of_e * e.x, of_a * a.y + of_b * b.y + of_e * e.y);
+      };
+      const float2 next_a = row(symbol.diagonal[0], symbol.mixed[0], symbol.mixed[1]);
+      const float2 next_b = row(symbol.mixed[0], symbol.diagonal[1], symbol.mixed[2]);
+      e = row(symbol.mixed[1], symbol.mixed[2], symbol.diagonal[2]);
+      a = next_a;
+      b = next_b;
+    }
+    at[0] = a;
+    at[spectrum.frequencies] = b;
+    at[2 * spectrum.frequencies] = e;
   }
 }
 
@@ -159,7 +165,7 @@ void filter(const char* op, const Tensor& input, const FluidOperator& fluid, Fft
          reinterpret_cast<float2*>(spectrum.data<float>()),
          Spectrum{volume.d, volume.h, volume.w, half, frequencies, shape.n, tables.data<float>()},
          Fluid{static_cast<float>(fluid.alpha), static_cast<float>(fluid.beta),
-               static_cast<float>(fluid.gamma), static_cast<float>(gain)});
+               static_cast<float>(fluid.gamma), static_cast<float>(gain), fluid.power});
   vendor::fft_inverse(device, fft, spectrum.data<float>(), target);
   if (real.defined()) resize(op, device, target, grid, own, components, output.data<float>());
 }
