@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "tests/devices.hpp"
+
 namespace cinnabar {
 namespace {
 
@@ -15,6 +17,23 @@ TEST(Tensor, SharesStorageOnCopyAndRowsAndSeparatesOnClone) {
   EXPECT_EQ(a.to_vector<float>(), (std::vector<float>{1, 2, 9, 9, 5, 6}));
   EXPECT_EQ(copy.to_vector<float>(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
 }
+
+class TensorOn : public testing::OnDevice {};
+
+TEST_P(TensorOn, FillReachesEveryElementAndNoOther) {
+  for (const std::int64_t count : {0, 1, 4095, 4096, 4097, 20000}) {
+    for (const DType dtype : {DType::u8, DType::bf16, DType::f32, DType::i64}) {
+      Tensor padded = Tensor::zeros({count + 2}, dtype, device());
+      Tensor middle = padded.rows(1, count);
+      middle.fill(3.0);
+      std::vector<double> expected(static_cast<std::size_t>(count + 2), 3.0);
+      expected.front() = expected.back() = 0.0;
+      EXPECT_EQ(padded.to_vector<double>(), expected) << count << ' ' << dtype;
+    }
+  }
+}
+
+CINNABAR_ON_EACH_DEVICE(TensorOn);
 
 TEST(Tensor, ReshapeInfersOneExtentAndRefusesMisfits) {
   const Tensor a = Tensor::zeros({2, 3, 4});
