@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "bench/bench.hpp"
-#include "tests/tensors.hpp"
+#include "bench/loss_setup.hpp"
 
 // Local cross correlation of two cubes of extent^3 voxels, windows of 9^3. Bytes: both images once, and one
 // result with gradients; the work is in the window sums, so the share of the copy ceiling stays low.
@@ -11,28 +11,13 @@
 namespace cinnabar {
 namespace {
 
-struct Setup {
-  Tensor a;
-  Tensor b;
-  Tensor sums;
-  Tensor loss;
-  Tensor grad;
-  Tensor none;
-};
-
-Setup set_up(std::int64_t n, Device device) {
-  Setup s;
-  s.a = testing::random_tensor({1, 1, n, n, n}, 1, 0, 1).to(device);
-  s.b = testing::random_tensor({1, 1, n, n, n}, 2, 0, 1).to(device);
-  s.sums = Tensor::full({2}, 1.0, DType::f64, device);
-  s.loss = Tensor::full({}, 1.0, DType::f32, device);
-  s.grad = Tensor::empty_like(s.a);
-  return s;
+bench::LossSetup set_up(std::int64_t n, Device device) {
+  return bench::loss_setup(n, Tensor::full({2}, 1.0, DType::f64, device));
 }
 
 void lncc_forward(benchmark::State& state, Device device) {
-  Setup s = set_up(state.range(0), device);
-  bench::measure(state, device, {2.0 * static_cast<double>(s.a.bytes()), 0},
+  bench::LossSetup s = set_up(state.range(0), device);
+  bench::measure(state, device, {2.0 * s.bytes(), 0},
                  [&] { lncc_on(device).forward(s.a, s.b, {}, {}, s.sums, s.loss); });
 }
 CINNABAR_BENCH(lncc_forward, 64, 128);
@@ -40,11 +25,11 @@ CINNABAR_BENCH(lncc_forward, 64, 128);
 /// Every window added up afresh, on one thread.
 void plain_windows(benchmark::State& state, Device device) {
   if (!device.is_cpu()) return state.SkipWithError("runs on the CPU");
-  const Setup s = set_up(state.range(0), device);
+  const bench::LossSetup s = set_up(state.range(0), device);
   const std::int64_t n = state.range(0);
   const float* a = s.a.data<float>();
   const float* b = s.b.data<float>();
-  bench::measure(state, device, {2.0 * static_cast<double>(s.a.bytes()), 0}, [&] {
+  bench::measure(state, device, {2.0 * s.bytes(), 0}, [&] {
     double total = 0.0;
     for (std::int64_t centre = 0; centre < n * n * n; ++centre) {
       const auto low = [&](std::int64_t i) { return std::max<std::int64_t>(i - 4, 0); };
@@ -74,8 +59,8 @@ void plain_windows(benchmark::State& state, Device device) {
 CINNABAR_RIVAL(lncc_forward, plain_windows, 64);
 
 void lncc_backward(benchmark::State& state, Device device) {
-  Setup s = set_up(state.range(0), device);
-  bench::measure(state, device, {3.0 * static_cast<double>(s.a.bytes()), 0},
+  bench::LossSetup s = set_up(state.range(0), device);
+  bench::measure(state, device, {3.0 * s.bytes(), 0},
                  [&] { lncc_on(device).backward(s.loss, s.a, s.b, {}, {}, s.sums, s.grad, s.none); });
 }
 CINNABAR_BENCH(lncc_backward, 64, 128);
