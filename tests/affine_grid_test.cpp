@@ -1,12 +1,12 @@
 #include "autograd/affine_grid.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include "autograd/gradcheck.hpp"
 #include "kernels/affine_grid.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -59,12 +59,9 @@ TEST(AffineGrid, RefusesMisfits) {
 TEST(AffineGrid, BitsDoNotDependOnTheNumberOfThreads) {
   const Tensor theta = random_tensor({2, 3, 4}, 4);
   const Tensor grad = random_tensor({2, 20, 21, 22, 3}, 5);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const auto one = run_all(Device::cpu(), DType::f32, theta, grad, true);
-  omp_set_num_threads(3);
-  const auto three = run_all(Device::cpu(), DType::f32, theta, grad, true);
-  omp_set_num_threads(threads);
+  const auto compute = [&] { return run_all(Device::cpu(), DType::f32, theta, grad, true); };
+  const auto one = on_threads(1, compute);
+  const auto three = on_threads(3, compute);
   EXPECT_TRUE(same_values(one[0], three[0]) && same_values(one[1], three[1]));
 }
 

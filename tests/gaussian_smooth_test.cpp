@@ -1,13 +1,13 @@
 #include "autograd/gaussian_smooth.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 
 #include "autograd/gradcheck.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -61,13 +61,8 @@ TEST(GaussianSmooth, GradcheckRejectsTheUntransposedFilter) {
 
 TEST(GaussianSmooth, BitsDoNotDependOnTheNumberOfThreads) {
   const Tensor image = random_tensor({1, 2, 17, 19, 23}, 4);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const Tensor one = gaussian_smooth(image, {2, 1, 3});
-  omp_set_num_threads(3);
-  const Tensor three = gaussian_smooth(image, {2, 1, 3});
-  omp_set_num_threads(threads);
-  EXPECT_TRUE(same_values(one, three));
+  const auto compute = [&] { return gaussian_smooth(image, {2, 1, 3}); };
+  EXPECT_TRUE(same_values(on_threads(1, compute), on_threads(3, compute)));
 }
 
 TEST(GaussianSmooth, RefusesBadSigmasAndShapes) {

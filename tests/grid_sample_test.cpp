@@ -1,13 +1,13 @@
 #include "autograd/grid_sample.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <limits>
 
 #include "autograd/gradcheck.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -99,12 +99,9 @@ TEST(GridSample, BitsDoNotDependOnTheNumberOfThreads) {
   const Tensor image = random_tensor({2, 2, 17, 19, 23}, 7);
   const Tensor grid = random_tensor({2, 21, 22, 23, 3}, 8, -1.2, 1.2);
   const Tensor grad = random_tensor({2, 2, 21, 22, 23}, 9);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const auto one = run_all(Device::cpu(), DType::f32, image, grid, grad, {});
-  omp_set_num_threads(3);
-  const auto three = run_all(Device::cpu(), DType::f32, image, grid, grad, {});
-  omp_set_num_threads(threads);
+  const auto compute = [&] { return run_all(Device::cpu(), DType::f32, image, grid, grad, {}); };
+  const auto one = on_threads(1, compute);
+  const auto three = on_threads(3, compute);
   for (std::size_t k = 0; k < one.size(); ++k) EXPECT_TRUE(same_values(one[k], three[k])) << k;
 }
 

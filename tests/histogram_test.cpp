@@ -1,7 +1,6 @@
 #include "autograd/histogram.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <limits>
@@ -9,6 +8,7 @@
 
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -102,12 +102,9 @@ CINNABAR_ON_EACH_DEVICE(HistogramOn);
 
 TEST(Histogram, CountsDoNotDependOnTheNumberOfThreads) {
   const Tensor image = random_tensor({300000}, 6);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const Tensor one = histogram(image, 100, -1, 1);
-  omp_set_num_threads(3);
-  const Tensor three = histogram(image, 100, -1, 1);
-  omp_set_num_threads(threads);
+  const auto compute = [&] { return histogram(image, 100, -1, 1); };
+  const Tensor one = on_threads(1, compute);
+  const Tensor three = on_threads(3, compute);
   EXPECT_TRUE(same_values(one, three));
   const auto counts = one.to_vector<std::int64_t>();
   EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), 300000);

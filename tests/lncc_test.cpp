@@ -1,7 +1,6 @@
 #include "autograd/lncc.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <limits>
@@ -10,6 +9,7 @@
 #include "kernels/lncc.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -134,12 +134,9 @@ TEST(Lncc, GradcheckRejectsAnotherRadius) {
 TEST(Lncc, BitsDoNotDependOnTheNumberOfThreads) {
   const Tensor a = random_tensor({1, 1, 70, 19, 23}, 13);
   const Tensor b = random_tensor({1, 1, 70, 19, 23}, 14);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const auto one = run(Device::cpu(), DType::f32, a, b, 3, {});
-  omp_set_num_threads(3);
-  const auto three = run(Device::cpu(), DType::f32, a, b, 3, {});
-  omp_set_num_threads(threads);
+  const auto compute = [&] { return run(Device::cpu(), DType::f32, a, b, 3, {}); };
+  const auto one = on_threads(1, compute);
+  const auto three = on_threads(3, compute);
   for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(one[k], three[k])) << k;
 }
 

@@ -1,13 +1,13 @@
 #include "autograd/matmul.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include "autograd/gradcheck.hpp"
 #include "autograd/reduce.hpp"
 #include "kernels/matmul.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -103,17 +103,14 @@ TEST(Matmul, MisfitsAreRefused) {
 }
 
 TEST(Matmul, TheBitsDoNotDependOnTheNumberOfThreads) {
-  const int threads = omp_get_max_threads();
   const Tensor a = random_tensor({700, 130}, 1);
   const Tensor b = random_tensor({130, 1100}, 2);
-  std::vector<Tensor> results;
-  for (const int count : {1, 3}) {
-    omp_set_num_threads(count);
-    results.push_back(Tensor::zeros({700, 1100}));
-    cpu::matmul.forward(a, false, b, false, results.back());
-  }
-  omp_set_num_threads(threads);
-  EXPECT_TRUE(testing::same_values(results[0], results[1]));
+  const auto compute = [&] {
+    Tensor product = Tensor::zeros({700, 1100});
+    cpu::matmul.forward(a, false, b, false, product);
+    return product;
+  };
+  EXPECT_TRUE(testing::same_values(testing::on_threads(1, compute), testing::on_threads(3, compute)));
 }
 
 class MatmulKernels : public testing::OnDevice {};

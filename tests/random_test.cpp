@@ -1,7 +1,6 @@
 #include "autograd/random.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +8,7 @@
 
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -147,14 +147,8 @@ TEST(RandomCpu, DoublesAreTheFloatsInHigherPrecision) {
 }
 
 TEST(RandomCpu, NumberOfThreadsChangesNothing) {
-  const Shape shape{70001};
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const Tensor alone = random_normal(shape, 0.0, 1.0, 5, 6);
-  omp_set_num_threads(3);
-  const Tensor together = random_normal(shape, 0.0, 1.0, 5, 6);
-  omp_set_num_threads(threads);
-  EXPECT_TRUE(same_values(alone, together));
+  const auto compute = [] { return random_normal({70001}, 0.0, 1.0, 5, 6); };
+  EXPECT_TRUE(same_values(testing::on_threads(1, compute), testing::on_threads(3, compute)));
 }
 
 /// Moments and the largest distance between the empirical and the true distribution (Kolmogorov).

@@ -1,7 +1,6 @@
 #include "autograd/reduce.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <limits>
@@ -11,6 +10,7 @@
 #include "kernels/reduce.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -157,12 +157,10 @@ TEST(Reduce, GradcheckRejectsAMeanWhoseGradientForgetsTheCount) {
 }
 
 TEST(Reduce, TheBitsDoNotDependOnTheNumberOfThreads) {
-  const int threads = omp_get_max_threads();
   const Tensor x = random_tensor({7, 300000}, 1);
   const Tensor tall = x.reshape({300000, 7});
-  std::vector<Tensor> results;
-  for (const int count : {1, 3}) {
-    omp_set_num_threads(count);
+  const auto compute = [&] {
+    std::vector<Tensor> results;
     for (const Reduction op : {Reduction::sum, Reduction::sum_squares}) {
       for (const auto& [input, shape] : {std::pair{x, Shape{1, 1}}, std::pair{x, Shape{7, 1}},
                                          std::pair{tall, Shape{1, 7}}, std::pair{x, Shape{1, 300000}}}) {
@@ -170,9 +168,11 @@ TEST(Reduce, TheBitsDoNotDependOnTheNumberOfThreads) {
         cpu::reduce.forward(op, input, {}, 1.0, results.back());
       }
     }
-  }
-  omp_set_num_threads(threads);
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_TRUE(same_values(results[i], results[i + 8])) << i;
+    return results;
+  };
+  const auto one = testing::on_threads(1, compute);
+  const auto three = testing::on_threads(3, compute);
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_TRUE(same_values(one[i], three[i])) << i;
 }
 
 class ReduceKernels : public testing::OnDevice {

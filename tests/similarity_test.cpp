@@ -1,13 +1,13 @@
 #include "autograd/similarity.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include "autograd/elementwise.hpp"
 #include "autograd/gradcheck.hpp"
 #include "kernels/similarity.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -97,13 +97,10 @@ TEST(Similarity, GradcheckRejectsAForgottenMean) {
 TEST(Similarity, BitsDoNotDependOnTheNumberOfThreads) {
   const Tensor a = random_tensor({2, 1, 47, 49, 51}, 8);
   const Tensor b = random_tensor({2, 1, 47, 49, 51}, 9);
-  const int threads = omp_get_max_threads();
   for (const Named& named : kLosses) {
-    omp_set_num_threads(1);
-    const auto one = run(named.loss, Device::cpu(), DType::f32, a, b, {});
-    omp_set_num_threads(3);
-    const auto three = run(named.loss, Device::cpu(), DType::f32, a, b, {});
-    omp_set_num_threads(threads);
+    const auto compute = [&] { return run(named.loss, Device::cpu(), DType::f32, a, b, {}); };
+    const auto one = on_threads(1, compute);
+    const auto three = on_threads(3, compute);
     for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(one[k], three[k])) << named.name << k;
   }
 }

@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 
@@ -9,6 +8,7 @@
 #include "kernels/warp.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -154,16 +154,15 @@ TEST(UpdateInverse, HasTheSameBitsForAnyNumberOfThreads) {
   const Tensor psi = wavy_field(shape, 0.3, 2.0);
   const Tensor increment = wavy_field(shape, 1.1, 0.7);
   const Tensor grad = random_tensor(shape, 9);
-  const int before = omp_get_max_threads();
-  Tensor results[2][3];
-  for (int i = 0; i < 2; ++i) {
-    omp_set_num_threads(i == 0 ? 1 : 3);
-    for (Tensor& t : results[i]) t = poisoned(shape);
-    cpu::update_inverse.forward(psi, increment, 20, results[i][0]);
-    cpu::update_inverse.backward(grad, psi, increment, results[i][0], results[i][1], results[i][2]);
-  }
-  omp_set_num_threads(before);
-  for (int k = 0; k < 3; ++k) EXPECT_TRUE(same_values(results[0][k], results[1][k])) << k;
+  const auto compute = [&] {
+    std::vector<Tensor> results{poisoned(shape), poisoned(shape), poisoned(shape)};
+    cpu::update_inverse.forward(psi, increment, 20, results[0]);
+    cpu::update_inverse.backward(grad, psi, increment, results[0], results[1], results[2]);
+    return results;
+  };
+  const auto one = testing::on_threads(1, compute);
+  const auto three = testing::on_threads(3, compute);
+  for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(one[k], three[k])) << k;
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 
@@ -8,6 +7,7 @@
 #include "kernels/warp.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -200,16 +200,14 @@ TEST(Warp, SplatHasTheSameBitsForAnyNumberOfThreads) {
   const Shape shape{2, 3, 19, 23, 29};
   const Tensor grad = random_tensor(shape, 5);
   const Tensor u = random_tensor(shape, 6, -6.0, 6.0);
-  const int before = omp_get_max_threads();
-  Tensor results[3];
-  for (int i = 0; i < 3; ++i) {
-    omp_set_num_threads(i == 0 ? 1 : i + 1);
-    results[i] = poisoned(shape);
-    cpu::warp.backward_input(grad, u, Boundary::zeros, results[i]);
-  }
-  omp_set_num_threads(before);
-  EXPECT_TRUE(testing::same_values(results[0], results[1]));
-  EXPECT_TRUE(testing::same_values(results[0], results[2]));
+  const auto compute = [&] {
+    Tensor result = poisoned(shape);
+    cpu::warp.backward_input(grad, u, Boundary::zeros, result);
+    return result;
+  };
+  const Tensor one = testing::on_threads(1, compute);
+  EXPECT_TRUE(testing::same_values(one, testing::on_threads(2, compute)));
+  EXPECT_TRUE(testing::same_values(one, testing::on_threads(3, compute)));
 }
 
 /// Displacements whose positions stay 0.1 away from voxel planes, where the sample has a kink.
