@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 #include <numbers>
@@ -8,6 +7,7 @@
 #include "autograd/green_operator.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar {
 namespace {
@@ -222,15 +222,12 @@ TEST(GreenOperator, GradcheckRejectsTheInverseAsGradient) {
 
 TEST(GreenOperator, HasTheSameBitsForAnyNumberOfThreads) {
   const Tensor m = random_tensor({1, 3, 12, 15, 20}, 9);
-  const int before = omp_get_max_threads();
-  Tensor results[2];
-  for (int i = 0; i < 2; ++i) {
-    omp_set_num_threads(i == 0 ? 1 : 3);
-    results[i] = poisoned(m.shape());
-    cpu::green_operator.smooth(m, kFluid, FftPadding::exact, results[i]);
-  }
-  omp_set_num_threads(before);
-  EXPECT_TRUE(testing::same_values(results[0], results[1]));
+  const auto compute = [&] {
+    Tensor result = poisoned(m.shape());
+    cpu::green_operator.smooth(m, kFluid, FftPadding::exact, result);
+    return result;
+  };
+  EXPECT_TRUE(testing::same_values(testing::on_threads(1, compute), testing::on_threads(3, compute)));
 }
 
 }  // namespace
