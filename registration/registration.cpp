@@ -53,17 +53,16 @@ double smallest_determinant(const Flow& flow) {
   return std::min(of_phi, amin(jacobian_determinant(flow.psi)).value().item());
 }
 
-/// Similarity of the pair the header alone gives, on the final grid, for the report.
+/// Similarity of the pair the header alone gives, for the report, on the grid before it is cropped to the
+/// aligned heads.
 void score_header(const Image& fixed, const Image& moving, const Image* mask,
-                  const RegistrationResult& result, const RegistrationOptions& options, StageSimilarity& ncc,
-                  StageSimilarity& ssd_of) {
+                  const RegistrationOptions& options, StageSimilarity& ncc, StageSimilarity& ssd_of) {
   PreparationOptions preparation = options.preparation;
   preparation.crop = false;
-  const Tensor header =
-      prepare_pair(fixed, moving, mask, options.initial.value_or(kIdentity4), preparation).pair.moving;
-  const PreparedPair whole = prepare_pair(fixed, moving, mask, result.affine.fixed_to_moving, preparation);
-  ncc.header = similarity_ncc(header, whole);
-  ssd_of.header = similarity_ssd(header, whole);
+  const PreparedPair header =
+      prepare_pair(fixed, moving, mask, options.initial.value_or(kIdentity4), preparation);
+  ncc.header = similarity_ncc(header.pair.moving, header);
+  ssd_of.header = similarity_ssd(header.pair.moving, header);
 }
 
 }  // namespace
@@ -136,7 +135,7 @@ RegistrationResult register_images(const Image& fixed, const Image& moving, cons
   result.ncc.final = similarity_ncc(warped, prepared);
   result.ssd.affine = similarity_ssd(prepared.pair.moving, prepared);
   result.ssd.final = similarity_ssd(warped, prepared);
-  score_header(fixed, moving, fixed_mask, result, options, result.ncc, result.ssd);
+  score_header(fixed, moving, fixed_mask, options, result.ncc, result.ssd);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
   result.seconds = elapsed.count();
   return result;
