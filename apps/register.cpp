@@ -28,6 +28,7 @@ struct RegisterArguments {
   std::string iterations = "100x60x30", shrink, smoothing;
   std::string device = "auto";
   std::uint64_t seed = 0;
+  std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given
   bool no_crop = false, no_histogram_matching = false, dry_run = false;
   RegistrationOptions options;
 };
@@ -80,8 +81,13 @@ AffineModel parse_affine(const std::string& name) {
   return name == "none" ? AffineModel::none : name == "rigid" ? AffineModel::rigid : AffineModel::affine;
 }
 
-RegistrationOptions resolve(const RegisterArguments& arguments, Device device) {
+RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fixed, Device device) {
   RegistrationOptions options = arguments.options;
+  const Geometry grid = registration_grid(fixed, options.preparation.resolution_mm);
+  set_matching_scale(options.matching, grid.spacing_mm()[0]);
+  if (arguments.sigma) options.matching.sigma = *arguments.sigma;
+  if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
+  if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
   options.levels = schedule(arguments);
   options.matching.similarity = parse_similarity(arguments.similarity);
   options.affine.model = parse_affine(arguments.affine);
@@ -120,8 +126,8 @@ void print_result(const RunFigures& figures, const RegistrationResult& result, c
 void run(const RegisterArguments& arguments) {
   const CommonOptions& common = common_options();
   const DeviceChoice choice = choose_device(arguments.device);
-  const RegistrationOptions options = resolve(arguments, choice.device);
   const Image fixed = read_image(arguments.fixed), moving = read_image(arguments.moving);
+  const RegistrationOptions options = resolve(arguments, fixed, choice.device);
   std::optional<Image> mask;
   if (!arguments.fixed_mask.empty()) {
     mask = read_image(arguments.fixed_mask);
@@ -172,15 +178,16 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
   command.add_option("--lncc-radius", matching.lncc_radius, "half width of the LNCC window, voxels")
       ->check(CLI::Range(1, 20))
       ->capture_default_str();
-  command.add_option("--sigma", matching.sigma, "noise level of the data term: smaller fits more closely")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--alpha", matching.shooting.fluid.alpha, "weight of the Laplacian in L")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--beta", matching.shooting.fluid.beta, "weight of grad(div) in L")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  command
+      .add_option("--sigma", arguments.sigma,
+                  "noise level of the data term, smaller fits more closely (default: 0.06 x spacing in mm)")
+      ->check(CLI::PositiveNumber);
+  command
+      .add_option("--alpha", arguments.alpha,
+                  "weight of the Laplacian in L, in voxels (default: 0.8 / squared spacing in mm)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--beta", arguments.beta, "weight of grad(div) in L, in voxels (default: as alpha's)")
+      ->check(CLI::NonNegativeNumber);
   command.add_option("--gamma", matching.shooting.fluid.gamma, "weight of the identity in L")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

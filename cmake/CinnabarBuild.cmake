@@ -69,7 +69,8 @@ if(CINNABAR_COVERAGE)
   list(APPEND host_options --coverage)
   target_link_options(cinnabar_settings INTERFACE --coverage)
 endif()
-string(REPLACE ";" "," host_warnings_for_nvcc "-Wall;-Wextra;-Werror")
+# The host compiler behind nvcc does not know nvcc's own pragmas, such as unroll.
+set(host_warnings_for_nvcc -Wall,-Wextra,-Werror,-Wno-unknown-pragmas)
 target_compile_options(cinnabar_settings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:${host_options}>
   "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++20 --expt-relaxed-constexpr -Xcompiler ${host_warnings_for_nvcc}>")

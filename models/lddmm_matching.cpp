@@ -116,9 +116,11 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
     }
     return {std::numeric_limits<double>::infinity(), {}};
   };
+  FluidOperator metric = shooting.fluid;
+  metric.gamma = std::max(metric.gamma, metric.alpha);
   problem.precondition = [&](const Tensor& gradient) {
     const NoGrad quiet;
-    return sharpen(Variable(gradient), shooting.fluid, shooting.padding).value();
+    return sharpen(Variable(gradient), metric, shooting.padding).value();
   };
   problem.first_step = [&](const Tensor& direction) {
     const NoGrad quiet;

@@ -70,9 +70,10 @@ struct DescentResult {
 DescentResult descend_fixed_step(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
                                  double step, int iterations);
 
-/// The default optimiser: L-BFGS with L as the initial inverse Hessian (the Hessian of the regularity is K),
-/// so that steps are taken in the metric of the geodesics. Points where the map folds or the flow diverges
-/// are infeasible. `observe` sees every accepted step.
+/// The default optimiser: L-BFGS whose initial inverse Hessian is L (the Hessian of the regularity is K) with
+/// gamma raised to alpha. L itself would give the finest detail its full step at once, before the large
+/// deformation is there, and drive geodesics into folds; this one favours no wavelength above six voxels.
+/// Points where the map folds or the flow diverges are infeasible. `observe` sees every accepted step.
 LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
                   const LbfgsOptions& lbfgs, const std::function<bool(const LbfgsProgress&)>& observe = {});
 

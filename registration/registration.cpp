@@ -67,10 +67,15 @@ void score_header(const Image& fixed, const Image& moving, const Image* mask,
 
 }  // namespace
 
+void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
+  matching.sigma = 0.06 * spacing_mm;
+  matching.shooting.fluid.alpha = 0.8 / (spacing_mm * spacing_mm);
+  matching.shooting.fluid.beta = matching.shooting.fluid.alpha;
+}
+
 MatchingOptions default_matching() {
   MatchingOptions options;
-  options.sigma = 0.4;
-  options.shooting.fluid = {0.05, 0.05, 0.001};
+  set_matching_scale(options, 1.0);
   options.shooting.time_steps = 3;
   return options;
 }

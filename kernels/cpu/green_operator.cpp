@@ -286,9 +286,10 @@ Shape green_operator_grid(const Shape& spatial, const FluidOperator& fluid, FftP
                  fluid.alpha, ", ", fluid.beta, ", ", fluid.gamma);
   CINNABAR_CHECK(fluid.power >= 1 && fluid.power <= 4, kOp, "power must be 1 to 4, got ", fluid.power);
   if (padding == FftPadding::exact) return spatial;
-  // K decays like exp(-r / sqrt(alpha / gamma)); e^-2.5 = 8 %, felt only by momenta on opposite faces, which
-  // registration keeps empty. Beyond its own extent an axis needs no more.
-  const double reach = std::ceil(2.5 * std::sqrt(fluid.alpha / fluid.gamma));
+  // K decays like exp(-r / l) / r with l = sqrt(alpha / gamma): at 2.5 l, or at 24 voxels, little is left,
+  // and only momenta on opposite faces feel it, which registration keeps empty. Beyond its own extent an axis
+  // needs no more.
+  const double reach = std::min(std::ceil(2.5 * std::sqrt(fluid.alpha / fluid.gamma)), 24.0);
   Shape padded = spatial;
   for (int axis = 0; axis < 3; ++axis) {
     const std::int64_t n = spatial[axis];
