@@ -124,6 +124,22 @@ TEST_F(Register, AlignsScansOfDifferentGridsAndWritesEverything) {
   }
 }
 
+// The default regularisation is the same in millimetres on every grid; a figure given counts in voxels.
+TEST_F(Register, ScalesItsDefaultsWithTheSpacing) {
+  const auto parameters = [&](const std::string& options) {
+    const CommandResult result = run_shell(command(options + " --iterations 1 --affine none --quiet 2>&1"));
+    EXPECT_EQ(result.status, 0) << result.output;
+    return nlohmann::json::parse(read_bytes(at("out_run.json")))["parameters"];
+  };
+  const auto at_5 = parameters("--resolution 5"),
+             given = parameters("--resolution 5 --alpha 0.3 --sigma 0.5");
+  EXPECT_NEAR(at_5["alpha"].get<double>(), 0.8 / 25.0, 1e-9);
+  EXPECT_NEAR(at_5["beta"].get<double>(), 0.8 / 25.0, 1e-9);
+  EXPECT_NEAR(at_5["sigma"].get<double>(), 0.3, 1e-9);
+  EXPECT_EQ(given["alpha"].get<double>(), 0.3);
+  EXPECT_EQ(given["sigma"].get<double>(), 0.5);
+}
+
 TEST_F(Register, IsReproducible) {
   ASSERT_EQ(run_shell(command("--iterations 4 --shrink 2 --quiet")).status, 0);
   const std::string first = read_bytes(at("out_1Warp.nii.gz"));
