@@ -3,6 +3,7 @@
 // and L-BFGS against descent with a fixed step, both to the same energy.
 
 #include <cmath>
+#include <string>
 
 #include "autograd/elementwise.hpp"
 #include "autograd/epdiff.hpp"
@@ -65,9 +66,10 @@ void unfused(benchmark::State& state, Device device) {
   const Variable rival(unfused_reference_gradient(problem.pair, problem.momentum, problem.options));
   const double error =
       std::sqrt(sum(square(rival - fused)).value().item() / sum(square(fused)).value().item());
-  if (!(error < 1e-5))
-    return state.SkipWithError(
-        ("the unfused gradient differs from the fused one by " + std::to_string(error)).c_str());
+  if (!(error < 1e-5)) {
+    const std::string message = "the unfused gradient differs from the fused one by " + std::to_string(error);
+    return state.SkipWithError(message.c_str());
+  }
   measure(state, device, problem.work(),
           [&] { unfused_reference_gradient(problem.pair, problem.momentum, problem.options); });
 }

@@ -120,11 +120,10 @@ class LineSearch {
     double step = first_step;
     while (evaluations_ < options_.max_search_evaluations) {
       Trial trial = evaluate(step);
-      if (!lowers_enough(trial) || (evaluations_ > 1 && trial.value >= previous.value)) {
+      if (!lowers_enough(trial) || (evaluations_ > 1 && trial.value >= previous.value) ||
+          !take_slope(trial)) {
         return zoom(previous, trial);
       }
-      take_slope(trial);
-      if (exploded(trial)) return zoom(previous, trial);
       if (flat_enough(trial)) return trial;
       if (trial.slope >= 0.0) return zoom(trial, previous);
       previous = trial;
@@ -142,14 +141,9 @@ class LineSearch {
       // In front of infeasible points a decrease is enough: a flat slope may lie beyond them.
       if (low.step > 0.0 && !std::isfinite(high.value)) return low;
       Trial trial = evaluate(interpolate(low, high));
-      if (!lowers_enough(trial) || trial.value >= low.value) {
+      if (!lowers_enough(trial) || trial.value >= low.value || !take_slope(trial)) {
         high = trial;
       } else {
-        take_slope(trial);
-        if (exploded(trial)) {
-          high = trial;
-          continue;
-        }
         if (flat_enough(trial)) return trial;
         if (trial.slope * (high.step - low.step) >= 0.0) high = low;
         low = trial;
@@ -170,21 +164,18 @@ class LineSearch {
     return trial;
   }
 
-  void take_slope(Trial& trial) {
+  /// Takes the gradient at a trial. False, with the trial made infeasible, where its slope grew out of all
+  /// proportion: the objective is chaotic there (a flow its time steps no longer resolve), and no
+  /// quasi-Newton step would ever lead away from it.
+  bool take_slope(Trial& trial) {
     trial.gradient = pending_gradient_();
     trial.slope = inner(trial.gradient, direction_);
-    if (exploded(trial)) {
+    if (!(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope))) {
       trial.value = std::numeric_limits<double>::infinity();
-    } else if (trial.value < best_.value) {
-      best_ = trial;
+      return false;
     }
-  }
-
-  /// The slope grew out of all proportion: the point lies where the objective is chaotic (a flow its time
-  /// steps no longer resolve), and no quasi-Newton step would ever lead away from it. It counts as
-  /// infeasible.
-  bool exploded(const Trial& trial) const {
-    return !(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope));
+    if (trial.value < best_.value) best_ = trial;
+    return true;
   }
 
   bool lowers_enough(const Trial& trial) const {
@@ -233,8 +224,12 @@ std::string_view describe(StopReason reason) {
 }
 
 LbfgsResult minimise_lbfgs(const Tensor& start, const LbfgsProblem& problem, const LbfgsOptions& options) {
+  return minimise_lbfgs(start, problem.evaluate(start), problem, options);
+}
+
+LbfgsResult minimise_lbfgs(const Tensor& start, const Evaluation& first, const LbfgsProblem& problem,
+                           const LbfgsOptions& options) {
   LbfgsResult result;
-  const Evaluation first = problem.evaluate(start);
   CINNABAR_CHECK(std::isfinite(first.value), "lbfgs", "the starting point is infeasible");
   Trial now{0.0, first.value, 0.0, start, Tensor()};
   if (options.max_iterations > 0) now.gradient = first.gradient();

@@ -68,5 +68,8 @@ struct LbfgsResult {
 /// Optimization", 2nd ed., algorithms 7.4, 3.5 and 3.6). Values never rise. Works on tensors of any device.
 /// Throws Error when the start is infeasible.
 LbfgsResult minimise_lbfgs(const Tensor& start, const LbfgsProblem& problem, const LbfgsOptions& options);
+/// The same where the problem has been evaluated at the start already.
+LbfgsResult minimise_lbfgs(const Tensor& start, const Evaluation& first, const LbfgsProblem& problem,
+                           const LbfgsOptions& options);
 
 }  // namespace cinnabar

@@ -89,21 +89,6 @@ MatchingEvaluation evaluate_matching(const ImagePair& pair, const Tensor& moment
   return result;
 }
 
-namespace {
-
-/// A coarse solution can fold when it is carried to a finer grid: shorten it until it does not.
-Tensor feasible_start(const Tensor& start, const LbfgsProblem& problem) {
-  const NoGrad quiet;
-  constexpr int kAttempts = 8;
-  Tensor momentum = start;
-  for (int i = 0; i < kAttempts && !std::isfinite(problem.evaluate(momentum).value); ++i) {
-    momentum = (0.8 * Variable(momentum)).value();
-  }
-  return momentum;
-}
-
-}  // namespace
-
 LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
                   const LbfgsOptions& lbfgs, const std::function<bool(const LbfgsProgress&)>& observe) {
   const ShootingOptions& shooting = options.shooting;
@@ -128,7 +113,16 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
     return kFirstStepVoxels / std::max(amax(abs(velocity)).value().item(), 1e-12);
   };
   problem.observe = observe;
-  return minimise_lbfgs(feasible_start(start, problem), problem, lbfgs);
+
+  // A coarse solution can fold when it is carried to a finer grid: shorten it until it does not.
+  constexpr int kAttempts = 8;
+  Tensor momentum = start;
+  Evaluation first = problem.evaluate(momentum);
+  for (int i = 0; i < kAttempts && !std::isfinite(first.value); ++i) {
+    momentum = (0.8 * Variable(momentum)).value();
+    first = problem.evaluate(momentum);
+  }
+  return minimise_lbfgs(momentum, first, problem, lbfgs);
 }
 
 }  // namespace cinnabar

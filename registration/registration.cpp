@@ -91,8 +91,7 @@ std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& o
 void require_memory(const Shape& grid, const RegistrationOptions& options) {
   const Device device = options.preparation.device;
   const std::size_t needed = estimated_peak_bytes(grid, options);
-  const std::size_t available =
-      device.is_cpu() ? device_properties(device).total_bytes : device_properties(device).free_bytes;
+  const std::size_t available = available_bytes(device);
   if (needed <= available) return;
   const double ratio = std::cbrt(static_cast<double>(needed) / static_cast<double>(available));
   fail_input("registering on ", grid[4], " x ", grid[3], " x ", grid[2], " voxels needs about ", needed >> 20,
