@@ -1,9 +1,6 @@
 #include "kernels/matmul.hpp"
 
-#include <cblas.h>
-
-#include <limits>
-
+#include "kernels/cpu/blas.hpp"
 #include "kernels/matmul_plan.hpp"
 #include "kernels/parallel.hpp"
 
@@ -15,29 +12,6 @@ constexpr std::int64_t kTileRows = 256;  // a tile of the output is one single-t
 constexpr std::int64_t kTileColumns = 512;
 constexpr std::int64_t kTaskWork = 1 << 18;  // multiply-adds a task should have at least
 
-int narrow(std::int64_t value) {
-  CINNABAR_CHECK(value <= std::numeric_limits<int>::max(), "matmul", "extent ", value,
-                 " is too large for BLAS");
-  return static_cast<int>(value);
-}
-
-void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const float* a, int lda,
-          const float* b, int ldb, float* c, int ldc) {
-  cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1.0f, a, lda, b, ldb, 0.0f, c, ldc);
-}
-
-void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const double* a, int lda,
-          const double* b, int ldb, double* c, int ldc) {
-  cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1.0, a, lda, b, ldb, 0.0, c, ldc);
-}
-
-/// OpenBLAS would split a product by its number of threads and so change its rounding. Each call here runs on
-/// one thread, and the tiles are spread by OpenMP.
-void use_one_blas_thread() {
-  static const bool done = (openblas_set_num_threads(1), true);
-  (void)done;
-}
-
 void forward(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, Tensor& output) {
   const MatmulPlan plan = plan_matmul(a, transpose_a, b, transpose_b, output);
   if (output.numel() == 0) return;
@@ -46,10 +20,10 @@ void forward(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_
   const std::int64_t tiles_down = (plan.m + kTileRows - 1) / kTileRows;
   const std::int64_t tiles_right = (plan.n + kTileColumns - 1) / kTileColumns;
   const std::int64_t tiles = tiles_down * tiles_right;
-  const int lda = narrow(plan.row_a);
-  const int ldb = narrow(plan.row_b);
-  const int ldc = narrow(plan.n);
-  const int depth = narrow(plan.k);
+  const int lda = blas_extent("matmul", plan.row_a);
+  const int ldb = blas_extent("matmul", plan.row_b);
+  const int ldc = blas_extent("matmul", plan.n);
+  const int depth = blas_extent("matmul", plan.k);
   const std::int64_t work = std::min(plan.m, kTileRows) * std::min(plan.n, kTileColumns) * plan.k;
   dispatch_floating("matmul", a.dtype(), [&](auto element) {
     using T = decltype(element);
@@ -67,7 +41,7 @@ void forward(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_
         const T* tile_b = first_b + at[1] + (transpose_b ? column * plan.row_b : column);
         gemm(transpose_a ? CblasTrans : CblasNoTrans, transpose_b ? CblasTrans : CblasNoTrans,
              static_cast<int>(std::min(kTileRows, plan.m - row)),
-             static_cast<int>(std::min(kTileColumns, plan.n - column)), depth, tile_a, lda, tile_b, ldb,
+             static_cast<int>(std::min(kTileColumns, plan.n - column)), depth, tile_a, lda, tile_b, ldb, T(0),
              first_c + matrix * plan.m * plan.n + row * plan.n + column, ldc);
       }
     });

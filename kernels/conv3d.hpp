@@ -1,0 +1,98 @@
+#pragma once
+
+#include <array>
+
+#include "engine/host_device.hpp"
+#include "kernels/op.hpp"
+
+namespace cinnabar {
+
+/// How the CPU computes a convolution (docs/kernels/conv3d.md). CUDA has one way and takes `automatic` only.
+enum class Conv3dBackend {
+  automatic,  ///< fft where it is eligible, every kernel extent is at least 3, both channel counts (per group)
+              ///< are at least 32 and the input has at most 32^3 voxels; else gemm
+  reference,  ///< plain loops, sums in f64
+  gemm,       ///< blocks of columns and BLAS
+  fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
+};
+
+/// Per axis in the order D, H, W.
+struct Conv3dOptions {
+  std::array<std::int64_t, 3> stride{1, 1, 1};
+  std::array<std::int64_t, 3> padding{0, 0, 0};
+  std::array<std::int64_t, 3> dilation{1, 1, 1};
+  std::int64_t groups = 1;
+  Conv3dBackend backend = Conv3dBackend::automatic;
+};
+
+/// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
+///
+///   output[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] input[n, c, p stride - padding + k dilation]
+///
+/// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], bias [O] or undefined, output
+/// [N, O, D', H', W'] with D' = (D + 2 padding - dilation (kD - 1) - 1) / stride + 1, rounded down. Output
+/// channels of group g read input channels of group g only. Fewer output positions than that are allowed; they
+/// are the first ones (a transposed convolution with much output padding needs it).
+///
+/// A transposed convolution is the same three functions with the roles exchanged: its forward is
+/// backward_input, with its own bias; its gradients are forward and backward_weight.
+///
+/// f32 and f64 on the CPU, f32 on CUDA. All functions assign. They are deterministic: the order of every sum
+/// follows from the shapes alone, whatever the number of threads.
+struct Conv3d {
+  void (*forward)(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv3dOptions& options,
+                  Tensor& output);
+  /// The transpose in the input, plus `bias` [C] where it is defined.
+  void (*backward_input)(const Tensor& grad_output, const Tensor& weight, const Tensor& bias,
+                         const Conv3dOptions& options, Tensor& grad_input);
+  void (*backward_weight)(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
+                          Tensor& grad_weight);
+};
+
+CINNABAR_OP(Conv3d, conv3d);
+
+/// One axis of a checked convolution. Every sum and product below fits in 32 bits.
+struct Conv3dAxis {
+  std::int32_t in = 1;
+  std::int32_t out = 1;
+  std::int32_t kernel = 1;
+  std::int32_t stride = 1;
+  std::int32_t padding = 0;
+  std::int32_t dilation = 1;
+
+  /// The input index that output `o` reads through tap `k`; outside [0, in) it reads a zero.
+  CINNABAR_HD std::int32_t source(std::int32_t o, std::int32_t k) const {
+    return o * stride - padding + k * dilation;
+  }
+};
+
+/// A checked convolution; channels are those of one group, axes are D, H, W.
+struct Conv3dShape {
+  std::int64_t batch = 0;
+  std::int64_t groups = 1;
+  std::int64_t in_channels = 0;
+  std::int64_t out_channels = 0;
+  Conv3dAxis axis[3];
+
+  std::int64_t in_volume() const { return std::int64_t{axis[0].in} * axis[1].in * axis[2].in; }
+  std::int64_t out_volume() const { return std::int64_t{axis[0].out} * axis[1].out * axis[2].out; }
+  std::int64_t taps() const { return std::int64_t{axis[0].kernel} * axis[1].kernel * axis[2].kernel; }
+  /// Products summed into one output: the row length of the weights as a matrix.
+  std::int64_t depth() const { return in_channels * taps(); }
+};
+
+/// Checks input, weight and output (or their gradients) against each other. Throws Error.
+Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor& output,
+                         const Conv3dOptions& options);
+/// Checks that a bias is undefined or one value for each channel of `image`. Throws Error.
+void require_conv3d_bias(const Tensor& bias, const Tensor& image);
+
+/// The output's shape. Throws Error where the kernel does not fit into the padded input.
+Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options);
+/// The same for the transposed convolution: input [N, C, D, H, W], weight [C, O / groups, kD, kH, kW], output
+/// [N, O, D', H', W'] with D' = (D - 1) stride - 2 padding + dilation (kD - 1) + output_padding + 1. The output
+/// padding is below the stride or below the dilation.
+Shape conv_transpose3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options,
+                                    const std::array<std::int64_t, 3>& output_padding);
+
+}  // namespace cinnabar

@@ -1,0 +1,185 @@
+#include "kernels/conv3d.hpp"
+
+#include "kernels/cpu/conv3d_backends.hpp"
+#include "kernels/parallel.hpp"
+
+namespace cinnabar::cpu {
+
+/// The definition as loops. Sums run in f64 for both dtypes, so that float results are right to one rounding.
+namespace conv3d_reference {
+
+/// Calls visit(tap, input offset) for the taps through which output position (d, h, w) reads inside the input.
+template <class Visit>
+void for_each_tap(const Conv3dShape& s, std::int32_t d, std::int32_t h, std::int32_t w, const Visit& visit) {
+  std::int64_t tap = 0;
+  for (std::int32_t kd = 0; kd < s.axis[0].kernel; ++kd) {
+    const std::int64_t z = s.axis[0].source(d, kd);
+    for (std::int32_t kh = 0; kh < s.axis[1].kernel; ++kh) {
+      const std::int64_t y = s.axis[1].source(h, kh);
+      for (std::int32_t kw = 0; kw < s.axis[2].kernel; ++kw, ++tap) {
+        const std::int64_t x = s.axis[2].source(w, kw);
+        const bool inside =
+            z >= 0 && z < s.axis[0].in && y >= 0 && y < s.axis[1].in && x >= 0 && x < s.axis[2].in;
+        if (inside) visit(tap, (z * s.axis[1].in + y) * s.axis[2].in + x);
+      }
+    }
+  }
+}
+
+/// Calls visit(position, tap, input offset) for every product of one input and one output channel.
+template <class Visit>
+void for_each_product(const Conv3dShape& s, const Visit& visit) {
+  std::int64_t position = 0;
+  for (std::int32_t d = 0; d < s.axis[0].out; ++d) {
+    for (std::int32_t h = 0; h < s.axis[1].out; ++h) {
+      for (std::int32_t w = 0; w < s.axis[2].out; ++w, ++position) {
+        for_each_tap(s, d, h, w, [&](std::int64_t tap, std::int64_t voxel) { visit(position, tap, voxel); });
+      }
+    }
+  }
+}
+
+template <class T>
+void store(const std::vector<double>& sum, const T* bias, std::int64_t channel, T* values) {
+  const double start = bias == nullptr ? 0.0 : static_cast<double>(bias[channel]);
+  for (std::size_t i = 0; i < sum.size(); ++i) values[i] = static_cast<T>(start + sum[i]);
+}
+
+template <class T>
+void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bias, T* output) {
+  const std::int64_t channels = s.groups * s.out_channels;
+  parallel_for(s.batch * channels, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> sum(static_cast<std::size_t>(s.out_volume()));
+    for (std::int64_t image = first; image < last; ++image) {
+      const std::int64_t n = image / channels, o = image % channels, group = o / s.out_channels;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (std::int64_t c = 0; c < s.in_channels; ++c) {
+        const T* from = input + ((n * s.groups + group) * s.in_channels + c) * s.in_volume();
+        const T* taps = weight + (o * s.in_channels + c) * s.taps();
+        for_each_product(s, [&](std::int64_t position, std::int64_t tap, std::int64_t voxel) {
+          sum[static_cast<std::size_t>(position)] +=
+              static_cast<double>(taps[tap]) * static_cast<double>(from[voxel]);
+        });
+      }
+      store(sum, bias, o, output + image * s.out_volume());
+    }
+  });
+}
+
+template <class T>
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias, T* grad_input) {
+  const std::int64_t channels = s.groups * s.in_channels;
+  parallel_for(s.batch * channels, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> sum(static_cast<std::size_t>(s.in_volume()));
+    for (std::int64_t image = first; image < last; ++image) {
+      const std::int64_t n = image / channels, channel = image % channels;
+      const std::int64_t group = channel / s.in_channels, c = channel % s.in_channels;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (std::int64_t o = group * s.out_channels; o < (group + 1) * s.out_channels; ++o) {
+        const T* from = grad_output + (n * s.groups * s.out_channels + o) * s.out_volume();
+        const T* taps = weight + (o * s.in_channels + c) * s.taps();
+        for_each_product(s, [&](std::int64_t position, std::int64_t tap, std::int64_t voxel) {
+          sum[static_cast<std::size_t>(voxel)] +=
+              static_cast<double>(taps[tap]) * static_cast<double>(from[position]);
+        });
+      }
+      store(sum, bias, channel, grad_input + image * s.in_volume());
+    }
+  });
+}
+
+template <class T>
+void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input, T* grad_weight) {
+  const std::int64_t channels = s.groups * s.out_channels;
+  parallel_for(channels * s.in_channels, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<double> sum(static_cast<std::size_t>(s.taps()));
+    for (std::int64_t pair = first; pair < last; ++pair) {
+      const std::int64_t o = pair / s.in_channels, c = pair % s.in_channels, group = o / s.out_channels;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (std::int64_t n = 0; n < s.batch; ++n) {
+        const T* grad = grad_output + (n * channels + o) * s.out_volume();
+        const T* from = input + ((n * s.groups + group) * s.in_channels + c) * s.in_volume();
+        for_each_product(s, [&](std::int64_t position, std::int64_t tap, std::int64_t voxel) {
+          sum[static_cast<std::size_t>(tap)] +=
+              static_cast<double>(grad[position]) * static_cast<double>(from[voxel]);
+        });
+      }
+      store<T>(sum, nullptr, 0, grad_weight + pair * s.taps());
+    }
+  });
+}
+
+CINNABAR_CONV3D_INSTANTIATE(float);
+CINNABAR_CONV3D_INSTANTIATE(double);
+
+}  // namespace conv3d_reference
+
+namespace {
+
+constexpr const char* kOp = "conv3d";
+constexpr std::int64_t kFftChannels = 32;
+constexpr std::int64_t kFftVoxels = 32 * 32 * 32;
+
+Conv3dBackend choose(const Conv3dShape& shape, Conv3dBackend wanted) {
+  const bool eligible = conv3d_fft_is_eligible(shape);
+  CINNABAR_CHECK(wanted != Conv3dBackend::fft || eligible, kOp,
+                 "the fft backend needs stride 1 and dilation 1 on every axis");
+  if (wanted != Conv3dBackend::automatic) return wanted;
+  bool use_fft = eligible && std::min(shape.in_channels, shape.out_channels) >= kFftChannels &&
+                 shape.in_volume() <= kFftVoxels;
+  for (const Conv3dAxis& axis : shape.axis) use_fft = use_fft && axis.kernel >= 3;
+  return use_fft ? Conv3dBackend::fft : Conv3dBackend::gemm;
+}
+
+template <class T>
+const T* values_or_null(const Tensor& tensor) {
+  return tensor.defined() ? tensor.data<T>() : nullptr;
+}
+
+void forward(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv3dOptions& options,
+             Tensor& output) {
+  const Conv3dShape shape = conv3d_shape(input, weight, output, options);
+  require_conv3d_bias(bias, output);
+  if (output.numel() == 0) return;
+  dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
+    const Conv3dBackend backend = choose(shape, options.backend);
+    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::forward<T>
+                     : backend == Conv3dBackend::fft     ? conv3d_fft::forward<T>
+                                                         : conv3d_gemm::forward<T>;
+    run(shape, input.data<T>(), weight.data<T>(), values_or_null<T>(bias), output.data<T>());
+  });
+}
+
+void backward_input(const Tensor& grad_output, const Tensor& weight, const Tensor& bias,
+                    const Conv3dOptions& options, Tensor& grad_input) {
+  const Conv3dShape shape = conv3d_shape(grad_input, weight, grad_output, options);
+  require_conv3d_bias(bias, grad_input);
+  if (grad_input.numel() == 0) return;
+  dispatch_floating(kOp, weight.dtype(), [&]<class T>(T) {
+    const Conv3dBackend backend = choose(shape, options.backend);
+    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::backward_input<T>
+                     : backend == Conv3dBackend::fft     ? conv3d_fft::backward_input<T>
+                                                         : conv3d_gemm::backward_input<T>;
+    run(shape, grad_output.data<T>(), weight.data<T>(), values_or_null<T>(bias), grad_input.data<T>());
+  });
+}
+
+void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
+                     Tensor& grad_weight) {
+  const Conv3dShape shape = conv3d_shape(input, grad_weight, grad_output, options);
+  if (shape.batch == 0) return grad_weight.fill(0.0);
+  dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
+    const Conv3dBackend backend = choose(shape, options.backend);
+    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::backward_weight<T>
+                     : backend == Conv3dBackend::fft     ? conv3d_fft::backward_weight<T>
+                                                         : conv3d_gemm::backward_weight<T>;
+    run(shape, grad_output.data<T>(), input.data<T>(), grad_weight.data<T>());
+  });
+}
+
+}  // namespace
+
+extern const Conv3d conv3d;
+const Conv3d conv3d{forward, backward_input, backward_weight};
+
+}  // namespace cinnabar::cpu
