@@ -5,21 +5,22 @@ namespace cinnabar {
 namespace {
 
 constexpr const char* kOp = "conv3d";
-constexpr std::int64_t kLargest = std::int64_t{1} << 28;  // of any extent or option, so that sums stay in 32 bits
+constexpr std::int64_t kLargest = std::int64_t{1}
+                                  << 28;  // of any extent or option, so that sums stay in 32 bits
 
 void check_options(const Shape& image, const Shape& weight, const Conv3dOptions& options) {
   CINNABAR_CHECK(image.rank() == 5 && weight.rank() == 5, kOp,
-                 "needs an image [N, C, D, H, W] and a weight [O, C / groups, kD, kH, kW], got ", image, " and ",
-                 weight);
-  CINNABAR_CHECK(image[1] >= 1 && weight.numel() > 0, kOp, "needs channels and taps, got ", image, " and weight ",
-                 weight);
+                 "needs an image [N, C, D, H, W] and a weight [O, C / groups, kD, kH, kW], got ", image,
+                 " and ", weight);
+  CINNABAR_CHECK(image[1] >= 1 && weight.numel() > 0, kOp, "needs channels and taps, got ", image,
+                 " and weight ", weight);
   CINNABAR_CHECK(options.groups >= 1 && weight[0] % options.groups == 0, kOp, options.groups,
                  " groups do not divide weight ", weight);
   for (std::size_t i = 0; i < 3; ++i) {
     const std::int64_t kernel = weight[static_cast<int>(i) + 2];
-    CINNABAR_CHECK(options.stride[i] >= 1 && options.dilation[i] >= 1 && options.padding[i] >= 0, kOp, "stride ",
-                   options.stride[i], ", dilation ", options.dilation[i], ", padding ", options.padding[i],
-                   " on axis ", i, " are not possible");
+    CINNABAR_CHECK(options.stride[i] >= 1 && options.dilation[i] >= 1 && options.padding[i] >= 0, kOp,
+                   "stride ", options.stride[i], ", dilation ", options.dilation[i], ", padding ",
+                   options.padding[i], " on axis ", i, " are not possible");
     CINNABAR_CHECK(options.stride[i] < kLargest && options.dilation[i] < kLargest &&
                        options.padding[i] < kLargest && kernel < kLargest &&
                        image[static_cast<int>(i) + 2] < kLargest,
@@ -37,11 +38,12 @@ std::int64_t positions(std::int64_t in, std::int64_t kernel, const Conv3dOptions
 
 Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options) {
   check_options(input, weight, options);
-  CINNABAR_CHECK(input[1] == weight[1] * options.groups, kOp, "input ", input, " does not fit weight ", weight,
-                 " in ", options.groups, " groups");
+  CINNABAR_CHECK(input[1] == weight[1] * options.groups, kOp, "input ", input, " does not fit weight ",
+                 weight, " in ", options.groups, " groups");
   Shape output = input.with(1, weight[0]);
   for (int axis = 2; axis < 5; ++axis) {
-    const std::int64_t extent = positions(input[axis], weight[axis], options, static_cast<std::size_t>(axis - 2));
+    const std::int64_t extent =
+        positions(input[axis], weight[axis], options, static_cast<std::size_t>(axis - 2));
     CINNABAR_CHECK(extent >= 1, kOp, "weight ", weight, " does not fit into the padded input ", input);
     output = output.with(axis, extent);
   }
@@ -56,8 +58,8 @@ Shape conv_transpose3d_output_shape(const Shape& input, const Shape& weight, con
   for (std::size_t i = 0; i < 3; ++i) {
     const int axis = static_cast<int>(i) + 2;
     const std::int64_t extra = output_padding[i];
-    CINNABAR_CHECK(extra >= 0 && (extra < options.stride[i] || extra < options.dilation[i]), "conv_transpose3d",
-                   "output padding ", extra, " must be below the stride or the dilation");
+    CINNABAR_CHECK(extra >= 0 && (extra < options.stride[i] || extra < options.dilation[i]),
+                   "conv_transpose3d", "output padding ", extra, " must be below the stride or the dilation");
     const std::int64_t extent = (input[axis] - 1) * options.stride[i] - 2 * options.padding[i] +
                                 options.dilation[i] * (weight[axis] - 1) + extra + 1;
     CINNABAR_CHECK(input[axis] >= 1 && extent >= 1, "conv_transpose3d", "no output is left of input ", input,
@@ -87,7 +89,7 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
     CINNABAR_CHECK(output.shape(axis) >= 1 && output.shape(axis) <= largest[axis], kOp, "output ", output,
                    " has more positions than ", largest);
     const auto narrow = [](std::int64_t value) { return static_cast<std::int32_t>(value); };
-    shape.axis[i] = {narrow(input.shape(axis)),    narrow(output.shape(axis)),    narrow(weight.shape(axis)),
+    shape.axis[i] = {narrow(input.shape(axis)), narrow(output.shape(axis)), narrow(weight.shape(axis)),
                      narrow(options.stride[i]), narrow(options.padding[i]), narrow(options.dilation[i])};
   }
   return shape;

@@ -9,8 +9,8 @@ namespace cinnabar {
 
 /// How the CPU computes a convolution (docs/kernels/conv3d.md). CUDA has one way and takes `automatic` only.
 enum class Conv3dBackend {
-  automatic,  ///< fft where it is eligible, every kernel extent is at least 3, both channel counts (per group)
-              ///< are at least 32 and the input has at most 32^3 voxels; else gemm
+  automatic,  ///< fft where it is eligible, every kernel extent is at least 3, both channel counts (per
+              ///< group) are at least 32 and the input has at most 32^3 voxels; else gemm
   reference,  ///< plain loops, sums in f64
   gemm,       ///< blocks of columns and BLAS
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
@@ -27,12 +27,13 @@ struct Conv3dOptions {
 
 /// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
 ///
-///   output[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] input[n, c, p stride - padding + k dilation]
+///   output[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] input[n, c, p stride - padding + k
+///   dilation]
 ///
 /// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], bias [O] or undefined, output
 /// [N, O, D', H', W'] with D' = (D + 2 padding - dilation (kD - 1) - 1) / stride + 1, rounded down. Output
-/// channels of group g read input channels of group g only. Fewer output positions than that are allowed; they
-/// are the first ones (a transposed convolution with much output padding needs it).
+/// channels of group g read input channels of group g only. Fewer output positions than that are allowed;
+/// they are the first ones (a transposed convolution with much output padding needs it).
 ///
 /// A transposed convolution is the same three functions with the roles exchanged: its forward is
 /// backward_input, with its own bias; its gradients are forward and backward_weight.
@@ -90,8 +91,8 @@ void require_conv3d_bias(const Tensor& bias, const Tensor& image);
 /// The output's shape. Throws Error where the kernel does not fit into the padded input.
 Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options);
 /// The same for the transposed convolution: input [N, C, D, H, W], weight [C, O / groups, kD, kH, kW], output
-/// [N, O, D', H', W'] with D' = (D - 1) stride - 2 padding + dilation (kD - 1) + output_padding + 1. The output
-/// padding is below the stride or below the dilation.
+/// [N, O, D', H', W'] with D' = (D - 1) stride - 2 padding + dilation (kD - 1) + output_padding + 1. The
+/// output padding is below the stride or below the dilation.
 Shape conv_transpose3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options,
                                     const std::array<std::int64_t, 3>& output_padding);
 

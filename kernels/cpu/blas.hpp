@@ -34,8 +34,8 @@ inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, co
 }
 
 inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const std::complex<float>* a,
-                 int lda, const std::complex<float>* b, int ldb, std::complex<float> beta, std::complex<float>* c,
-                 int ldc) {
+                 int lda, const std::complex<float>* b, int ldb, std::complex<float> beta,
+                 std::complex<float>* c, int ldc) {
   const std::complex<float> one(1.0f);
   cblas_cgemm(CblasRowMajor, ta, tb, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc);
 }

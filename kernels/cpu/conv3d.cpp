@@ -8,7 +8,8 @@ namespace cinnabar::cpu {
 /// The definition as loops. Sums run in f64 for both dtypes, so that float results are right to one rounding.
 namespace conv3d_reference {
 
-/// Calls visit(tap, input offset) for the taps through which output position (d, h, w) reads inside the input.
+/// Calls visit(tap, input offset) for the taps through which output position (d, h, w) reads inside the
+/// input.
 template <class Visit>
 void for_each_tap(const Conv3dShape& s, std::int32_t d, std::int32_t h, std::int32_t w, const Visit& visit) {
   std::int64_t tap = 0;
@@ -67,7 +68,8 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
 }
 
 template <class T>
-void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias, T* grad_input) {
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias,
+                    T* grad_input) {
   const std::int64_t channels = s.groups * s.in_channels;
   parallel_for(s.batch * channels, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<double> sum(static_cast<std::size_t>(s.in_volume()));

@@ -1,5 +1,5 @@
-// The inputs that a block of output positions reads are unfolded into the columns of a matrix, [channels x taps,
-// positions], and a BLAS call multiplies it with the weights: Chellapilla et al., "High performance
+// The inputs that a block of output positions reads are unfolded into the columns of a matrix, [channels x
+// taps, positions], and a BLAS call multiplies it with the weights: Chellapilla et al., "High performance
 // convolutional neural networks for document processing", 2006. Columns exist for one block and one chunk of
 // channels at a time, 1 MB, so they stay in cache between their making and their use. docs/kernels/conv3d.md.
 
@@ -7,15 +7,16 @@
 
 #include "kernels/cpu/blas.hpp"
 #include "kernels/cpu/conv3d_backends.hpp"
+#include "kernels/cpu/scratch.hpp"
 #include "kernels/parallel.hpp"
 
 namespace cinnabar::cpu::conv3d_gemm {
 
 namespace {
 
-constexpr std::int64_t kPositions = 512;       // of a block; fewer let BLAS repack the weights too often
+constexpr std::int64_t kPositions = 512;        // of a block; fewer let BLAS repack the weights too often
 constexpr std::int64_t kColumnBytes = 1 << 20;  // of the columns of one block and chunk
-constexpr std::int64_t kTasks = 8;             // wanted where a shape has them, whatever the number of threads
+constexpr std::int64_t kTasks = 8;  // wanted where a shape has them, whatever the number of threads
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
@@ -44,20 +45,13 @@ struct Blocking {
   }
 };
 
-template <class T>
-struct Scratch {
-  explicit Scratch(std::int64_t count)
-      : storage(static_cast<std::size_t>(count) * sizeof(T), Device::cpu()),
-        values(static_cast<T*>(storage.data())) {}
-  Storage storage;
-  T* values;
-};
-
 /// Positions [first, last) of a tap's row of columns, met row by row of the volume: calls
-/// row(column, count, from, inside_first, inside_last) for `count` positions from column `column` on, of which
-/// those in [inside_first, inside_last) read the input, the first of them at offset `from`, and the others zeros.
+/// row(column, count, from, inside_first, inside_last) for `count` positions from column `column` on, of
+/// which those in [inside_first, inside_last) read the input, the first of them at offset `from`, and the
+/// others zeros.
 template <class Row>
-void for_each_row(const Conv3dShape& s, std::int64_t tap, std::int64_t first, std::int64_t last, const Row& row) {
+void for_each_row(const Conv3dShape& s, std::int64_t tap, std::int64_t first, std::int64_t last,
+                  const Row& row) {
   const auto& [depth, height, width] = s.axis;
   const auto kw = static_cast<std::int32_t>(tap % width.kernel);
   const auto kh = static_cast<std::int32_t>(tap / width.kernel % height.kernel);
@@ -90,8 +84,8 @@ void for_each_row(const Conv3dShape& s, std::int64_t tap, std::int64_t first, st
 
 /// Writes the columns of `channels` input channels for positions [first, last).
 template <class T>
-void unfold(const Conv3dShape& s, const T* input, std::int64_t channels, std::int64_t first, std::int64_t last,
-            T* columns) {
+void unfold(const Conv3dShape& s, const T* input, std::int64_t channels, std::int64_t first,
+            std::int64_t last, T* columns) {
   const std::int64_t stride = s.axis[2].stride;
   for (std::int64_t c = 0; c < channels; ++c, input += s.in_volume()) {
     for (std::int64_t tap = 0; tap < s.taps(); ++tap, columns += last - first) {
@@ -102,9 +96,11 @@ void unfold(const Conv3dShape& s, const T* input, std::int64_t channels, std::in
                      const T* source = input + from;
                      for (std::int64_t i = 0; i < inside_first; ++i) to[i] = T(0);
                      if (stride == 1) {
-                       for (std::int64_t i = inside_first; i < inside_last; ++i) to[i] = source[i - inside_first];
+                       for (std::int64_t i = inside_first; i < inside_last; ++i)
+                         to[i] = source[i - inside_first];
                      } else {
-                       for (std::int64_t i = inside_first; i < inside_last; ++i, source += stride) to[i] = *source;
+                       for (std::int64_t i = inside_first; i < inside_last; ++i, source += stride)
+                         to[i] = *source;
                      }
                      for (std::int64_t i = inside_last; i < count; ++i) to[i] = T(0);
                    });
@@ -114,8 +110,8 @@ void unfold(const Conv3dShape& s, const T* input, std::int64_t channels, std::in
 
 /// The transpose of unfold: adds the columns to the channels they were read from.
 template <class T>
-void fold(const Conv3dShape& s, const T* columns, std::int64_t channels, std::int64_t first, std::int64_t last,
-          T* grad_input) {
+void fold(const Conv3dShape& s, const T* columns, std::int64_t channels, std::int64_t first,
+          std::int64_t last, T* grad_input) {
   const std::int64_t stride = s.axis[2].stride;
   for (std::int64_t c = 0; c < channels; ++c, grad_input += s.in_volume()) {
     for (std::int64_t tap = 0; tap < s.taps(); ++tap, columns += last - first) {
@@ -156,7 +152,8 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
       const std::int64_t first = task % cut.blocks * cut.positions;
       const std::int64_t last = std::min(first + cut.positions, volume);
       T* out = output + image * s.out_channels * volume + first;
-      fill_rows(out, s.out_channels, last - first, volume, bias == nullptr ? bias : bias + group * s.out_channels);
+      fill_rows(out, s.out_channels, last - first, volume,
+                bias == nullptr ? bias : bias + group * s.out_channels);
       for (std::int64_t c = 0; c < s.in_channels; c += cut.channels) {
         const std::int64_t channels = std::min(cut.channels, s.in_channels - c);
         unfold(s, input + (image * s.in_channels + c) * s.in_volume(), channels, first, last, columns.values);
@@ -169,7 +166,8 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
 }
 
 template <class T>
-void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias, T* grad_input) {
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias,
+                    T* grad_input) {
   use_one_blas_thread();
   const std::int64_t images = s.batch * s.groups, volume = s.out_volume();
   const Blocking cut(s, sizeof(T), images, true);
@@ -185,10 +183,10 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
                 bias == nullptr ? bias : bias + group * s.in_channels + c);
       for (std::int64_t first = 0; first < volume; first += cut.positions) {
         const std::int64_t last = std::min(first + cut.positions, volume);
-        gemm(CblasTrans, CblasNoTrans, narrow(channels * s.taps()), narrow(last - first), narrow(s.out_channels),
-             weight + group * s.out_channels * s.depth() + c * s.taps(), narrow(s.depth()),
-             grad_output + image * s.out_channels * volume + first, narrow(volume), T(0), columns.values,
-             narrow(last - first));
+        gemm(CblasTrans, CblasNoTrans, narrow(channels * s.taps()), narrow(last - first),
+             narrow(s.out_channels), weight + group * s.out_channels * s.depth() + c * s.taps(),
+             narrow(s.depth()), grad_output + image * s.out_channels * volume + first, narrow(volume), T(0),
+             columns.values, narrow(last - first));
         fold(s, columns.values, channels, first, last, grad);
       }
     }
@@ -200,7 +198,8 @@ void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input,
   use_one_blas_thread();
   const std::int64_t volume = s.out_volume(), size = s.groups * s.out_channels * s.depth();
   const Blocking cut(s, sizeof(T), s.groups, true);
-  // Where weights alone give few tasks, the blocks of all images are cut into parts that are summed afterwards.
+  // Where weights alone give few tasks, the blocks of all images are cut into parts that are summed
+  // afterwards.
   const std::int64_t blocks = s.batch * cut.blocks, pieces = s.groups * cut.chunks;
   const std::int64_t parts = std::min(blocks, divide_up(kTasks, pieces));
   const Scratch<T> sums(parts > 1 ? parts * size : 0);
@@ -218,9 +217,9 @@ void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input,
         const std::int64_t first = block % cut.blocks * cut.positions;
         const std::int64_t last = std::min(first + cut.positions, volume);
         unfold(s, input + (image * s.in_channels + c) * s.in_volume(), channels, first, last, columns.values);
-        gemm(CblasNoTrans, CblasTrans, narrow(s.out_channels), narrow(channels * s.taps()), narrow(last - first),
-             grad_output + image * s.out_channels * volume + first, narrow(volume), columns.values,
-             narrow(last - first), T(block == begin ? 0 : 1), grad, narrow(s.depth()));
+        gemm(CblasNoTrans, CblasTrans, narrow(s.out_channels), narrow(channels * s.taps()),
+             narrow(last - first), grad_output + image * s.out_channels * volume + first, narrow(volume),
+             columns.values, narrow(last - first), T(block == begin ? 0 : 1), grad, narrow(s.depth()));
       }
     }
   });

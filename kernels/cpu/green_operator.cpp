@@ -19,6 +19,7 @@ namespace cinnabar {
 namespace {
 
 using cpu::Fftw;
+using cpu::next_smooth_number;
 
 /// Sizes of a transform of one padded component. Rows of the half spectrum are padded to whole cache lines,
 /// which also keeps every row aligned as FFTW's SIMD code wants.
@@ -236,17 +237,6 @@ void smooth(const Tensor& momentum, const FluidOperator& fluid, FftPadding paddi
 
 void sharpen(const Tensor& velocity, const FluidOperator& fluid, FftPadding padding, Tensor& momentum) {
   filter("sharpen", velocity, fluid, padding, false, momentum);
-}
-
-/// The least number >= n whose only prime factors are 2, 3, 5 and 7.
-std::int64_t next_smooth_number(std::int64_t n) {
-  for (;; ++n) {
-    std::int64_t rest = n;
-    for (const std::int64_t prime : {2, 3, 5, 7}) {
-      while (rest % prime == 0) rest /= prime;
-    }
-    if (rest == 1) return n;
-  }
 }
 
 }  // namespace

@@ -1,0 +1,218 @@
+#pragma once
+
+// conv3d's forward and backward_input: each written position gathers what its taps read. A block owns 64
+// channels x 128 positions and walks the products' depth, taps times channels read, 8 at a time. A position
+// computes where a tap reads and takes a zero beyond the border.
+
+#include "kernels/cuda/conv3d_tile.cuh"
+
+namespace cinnabar::cuda {
+namespace {
+
+/// One axis of a gather. Position j is written at target_first + j target_step and reads, through its q-th
+/// tap (kernel index tap_first + q tap_step), at j source_step + source_first + q source_tap.
+struct GatherAxis {
+  std::int32_t positions;
+  std::int32_t target_first, target_step, target_extent;
+  std::int32_t source_first, source_step, source_tap, source_extent;
+  std::int32_t taps, tap_first, tap_step, kernel;
+};
+
+struct Gather {
+  GatherAxis axis[3];
+  std::int32_t columns;   // positions of all images
+  std::int32_t channels;  // read, in a group
+  std::int32_t rows;      // channels written, in a group
+  std::int32_t padded_rows;
+  std::int32_t groups;
+  std::int32_t source_volume;
+  std::int32_t target_volume;
+};
+
+/// A place in the depth of the products: channel fastest, then the taps.
+struct DepthCursor {
+  int channel = 0, x = 0, y = 0, z = 0;
+
+  __device__ __forceinline__ void advance(int count, const Gather& gather) {
+    channel += count;
+    while (channel >= gather.channels) {
+      channel -= gather.channels;
+      if (++x < gather.axis[2].taps) continue;
+      x = 0;
+      if (++y < gather.axis[1].taps) continue;
+      y = 0;
+      ++z;
+    }
+  }
+};
+
+/// Image and position of a column.
+struct ColumnPlace {
+  int n, z, y, x;
+};
+
+__device__ __forceinline__ ColumnPlace place_of_column(const Gather& gather, int column) {
+  auto rest = static_cast<unsigned>(column);
+  const auto take = [&rest](std::int32_t extent) {
+    const unsigned quotient = rest / static_cast<unsigned>(extent);
+    const auto index = static_cast<int>(rest - quotient * static_cast<unsigned>(extent));
+    rest = quotient;
+    return index;
+  };
+  ColumnPlace place{};
+  place.x = take(gather.axis[2].positions);
+  place.y = take(gather.axis[1].positions);
+  place.z = take(gather.axis[0].positions);
+  place.n = static_cast<int>(rest);
+  return place;
+}
+
+/// Weights as [group][tap][channel read][channel written, padded with zeros].
+// budget: <=32 registers, 0 B shared, 256 threads, occupancy >= 1.0
+__global__ void conv3d_pack_weight_kernel(const float* weight, std::int32_t taps, std::int32_t channels,
+                                          std::int32_t rows, std::int32_t padded_rows,
+                                          std::int64_t channel_stride, std::int64_t row_stride,
+                                          std::int64_t count, float* packed) {
+  const std::int64_t index = thread_index();
+  if (index >= count) return;
+  const auto row = static_cast<std::int32_t>(index % padded_rows);
+  std::int64_t rest = index / padded_rows;
+  const auto channel = static_cast<std::int32_t>(rest % channels);
+  rest /= channels;
+  const auto tap = static_cast<std::int32_t>(rest % taps);
+  const std::int64_t group = rest / taps;
+  const float* from = weight + group * taps * channels * rows;
+  packed[index] = row < rows ? from[channel * channel_stride + row * row_stride + tap] : 0.0f;
+}
+
+// budget: <=168 registers, 12800 B shared, 128 threads, occupancy >= 0.18
+template <int kRowsEach>
+__global__ void __launch_bounds__(kThreads)
+    conv3d_gather_tile_kernel(const float* source, const float* packed, const float* bias, Gather gather,
+                              float* target) {
+  constexpr int kAStage = kDepth * kRowPitch<kRowsEach>;
+  constexpr int kBStage = kDepth * kColumnPitch;
+  constexpr int kLoads = (kRows<kRowsEach> + 31) / 32;
+  CINNABAR_SHARED(float, a_tile, 2 * kAStage);
+  CINNABAR_SHARED(float, b_tile, 2 * kBStage);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first_k = static_cast<int>(threadIdx.x) / 32 * 2;  // a warp loads two rows of a stage's depth
+  const int first_row = static_cast<int>(blockIdx.y) * kRows<kRowsEach>;
+  const int group = static_cast<int>(blockIdx.z);
+  const GatherAxis& depth = gather.axis[0];
+  const GatherAxis& height = gather.axis[1];
+  const GatherAxis& width = gather.axis[2];
+
+  // The four columns this thread loads: what they read through a tap at offset 0.
+  int z[4], y[4], x[4];
+  std::int64_t base[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + lane + 32 * j;
+    const bool exists = column < gather.columns;
+    const ColumnPlace place = place_of_column(gather, exists ? static_cast<int>(column) : 0);
+    z[j] = exists ? place.z * depth.source_step + depth.source_first : kOutside;
+    y[j] = place.y * height.source_step + height.source_first;
+    x[j] = place.x * width.source_step + width.source_first;
+    base[j] = (std::int64_t{place.n} * gather.groups + group) * gather.channels * gather.source_volume +
+              (std::int64_t{z[j]} * height.source_extent + y[j]) * width.source_extent + x[j];
+  }
+  const float* weights = packed +
+                         std::int64_t{group} * depth.kernel * height.kernel * width.kernel * gather.channels *
+                             gather.padded_rows +
+                         first_row;
+
+  DepthCursor cursor;
+  float a_next[2 * kLoads];
+  float b_next[8];
+  const auto load = [&] {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int dz = cursor.z * depth.source_tap;
+      const int dy = cursor.y * height.source_tap;
+      const int dx = cursor.x * width.source_tap;
+      const bool in_depth = cursor.z < depth.taps;
+      const std::int64_t offset = std::int64_t{cursor.channel} * gather.source_volume +
+                                  (std::int64_t{dz} * height.source_extent + dy) * width.source_extent + dx;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const bool inside = in_depth &&
+                            static_cast<unsigned>(z[j] + dz) < static_cast<unsigned>(depth.source_extent) &&
+                            static_cast<unsigned>(y[j] + dy) < static_cast<unsigned>(height.source_extent) &&
+                            static_cast<unsigned>(x[j] + dx) < static_cast<unsigned>(width.source_extent);
+        b_next[half * 4 + j] = inside ? source[base[j] + offset] : 0.0f;
+      }
+      const int tap = ((depth.tap_first + cursor.z * depth.tap_step) * height.kernel + height.tap_first +
+                       cursor.y * height.tap_step) *
+                          width.kernel +
+                      width.tap_first + cursor.x * width.tap_step;
+      const float* row =
+          weights + (std::int64_t{tap} * gather.channels + cursor.channel) * gather.padded_rows;
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const int r = lane + 32 * i;
+        a_next[half * kLoads + i] = in_depth && r < kRows<kRowsEach> ? row[r] : 0.0f;
+      }
+      cursor.advance(half == 0 ? 1 : kDepth - 1, gather);
+    }
+  };
+  const auto store = [&](int stage) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int k = first_k + half;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        b_tile[stage * kBStage + k * kColumnPitch + lane + 32 * j] = b_next[half * 4 + j];
+      }
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const int r = lane + 32 * i;
+        if (r < kRows<kRowsEach>) {
+          a_tile[stage * kAStage + k * kRowPitch<kRowsEach> + r] = a_next[half * kLoads + i];
+        }
+      }
+    }
+  };
+
+  float sums[kRowsEach][8] = {};
+  const int total = gather.channels * depth.taps * height.taps * width.taps;
+  const int stages = (total + kDepth - 1) / kDepth;
+  if (stages > 0) {
+    cursor.advance(first_k, gather);
+    load();
+    store(0);
+    __syncthreads();
+  }
+  for (int stage = 0; stage < stages; ++stage) {
+    const int now = stage % 2;
+    if (stage + 1 < stages) load();
+    multiply_stage<kRowsEach>(a_tile + now * kAStage, b_tile + now * kBStage, sums);
+    if (stage + 1 < stages) store(1 - now);
+    __syncthreads();
+  }
+
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + column_of_result(j);
+    if (column < gather.columns) {
+      const ColumnPlace place = place_of_column(gather, static_cast<int>(column));
+      const std::int64_t voxel =
+          ((place.z * depth.target_step + depth.target_first) * std::int64_t{height.target_extent} +
+           place.y * height.target_step + height.target_first) *
+              width.target_extent +
+          place.x * width.target_step + width.target_first;
+      const std::int64_t image = std::int64_t{place.n} * gather.groups + group;
+#pragma unroll
+      for (int i = 0; i < kRowsEach; ++i) {
+        const int row = first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
+        if (row < gather.rows) {
+          const float start = bias == nullptr ? 0.0f : bias[group * gather.rows + row];
+          target[(image * gather.rows + row) * gather.target_volume + voxel] = start + sums[i][j];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cinnabar::cuda

@@ -1,0 +1,51 @@
+#pragma once
+
+// What the tiled products of conv3d share: the shape of a tile and its inner loop.
+
+#include "kernels/cuda/launch.cuh"
+
+namespace cinnabar::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kDepth = 8;                   // of a stage
+constexpr int kColumns = 128;               // of a tile; a thread has 4 of each half
+constexpr int kColumnPitch = kColumns + 4;  // 4 banks apart, so that stores along the depth do not collide
+constexpr int kOutside = -(1 << 30);        // a coordinate that no tap brings inside
+
+/// Rows of a tile whose threads have kRowsEach rows each, and the distance of its stages' rows.
+template <int kRowsEach>
+constexpr int kRows = 8 * kRowsEach;
+template <int kRowsEach>
+constexpr int kRowPitch = kRows<kRowsEach> + 4;
+
+/// sums += a b for one stage: a [kDepth][rows], b [kDepth][columns]. Thread t has rows t / 16 * kRowsEach on
+/// and columns t % 16 * 4 on, in both halves.
+template <int kRowsEach>
+__device__ __forceinline__ void multiply_stage(SharedPointer<float> a, SharedPointer<float> b,
+                                               float (&sums)[kRowsEach][8]) {
+  const int row = static_cast<int>(threadIdx.x) / 16 * kRowsEach;
+  const int column = static_cast<int>(threadIdx.x) % 16 * 4;
+#pragma unroll
+  for (int k = 0; k < kDepth; ++k) {
+    float left[kRowsEach];
+    float right[8];
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) left[i] = a[k * kRowPitch<kRowsEach> + row + i];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) right[j] = b[k * kColumnPitch + j / 4 * (kColumns / 2) + column + j % 4];
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sums[i][j] += left[i] * right[j];
+    }
+  }
+}
+
+/// The column of a tile in which this thread keeps its j-th result.
+__device__ __forceinline__ int column_of_result(int j) {
+  return j / 4 * (kColumns / 2) + static_cast<int>(threadIdx.x) % 16 * 4 + j % 4;
+}
+
+}  // namespace
+}  // namespace cinnabar::cuda
