@@ -93,7 +93,7 @@ void unfold(const Conv3dShape& s, const T* input, std::int64_t channels, std::in
                    [&](std::int64_t column, std::int64_t count, std::int64_t from, std::int64_t inside_first,
                        std::int64_t inside_last) {
                      T* to = columns + column;
-                     const T* source = input + from;
+                     const T* source = inside_first < inside_last ? input + from : input;
                      for (std::int64_t i = 0; i < inside_first; ++i) to[i] = T(0);
                      if (stride == 1) {
                        for (std::int64_t i = inside_first; i < inside_last; ++i)
