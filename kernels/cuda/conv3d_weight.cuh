@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kBStage = kDepth * kColumnPitch;
   constexpr int kLoads = (kRows<kRowsEach> + 15) / 16;
   CINNABAR_SHARED(ColumnTap, taps, kColumns);
-  CINNABAR_SHARED(float, a_tile, 2 * kAStage);
-  CINNABAR_SHARED(float, b_tile, 2 * kBStage);
+  alignas(16) CINNABAR_SHARED(float, a_tile, 2 * kAStage);
+  alignas(16) CINNABAR_SHARED(float, b_tile, 2 * kBStage);
   const int k = static_cast<int>(threadIdx.x) % kDepth;        // the position of a stage this thread loads
   const int element = static_cast<int>(threadIdx.x) / kDepth;  // first of 16 rows and columns it loads
   const int first_row = static_cast<int>(blockIdx.y) * kRows<kRowsEach>;
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// budget: <=32 registers, 0 B shared, 256 threads, occupancy >= 1.0
+// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void conv3d_sum_parts_weight_kernel(const float* partial, std::int32_t parts, std::int64_t count,
                                                float* grad_weight) {
   const std::int64_t index = thread_index();
