@@ -1,11 +1,11 @@
 #include "autograd/conv3d.hpp"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include "autograd/gradcheck.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
+#include "tests/threads.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -201,14 +201,11 @@ TEST(Conv3d, BackendsHoldFloat32) {
 
 TEST(Conv3d, BitsDoNotDependOnTheNumberOfThreads) {
   const ConvCase c{{3, 6, 9, 11, 13}, {8, 6, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}};
-  const int threads = omp_get_max_threads();
   for (const Backend backend : {Backend::reference, Backend::gemm, Backend::fft}) {
     const ConvCase one = with_backend(c, backend);
-    omp_set_num_threads(1);
-    const auto alone = run_all(Device::cpu(), DType::f32, one);
-    omp_set_num_threads(3);
-    const auto shared = run_all(Device::cpu(), DType::f32, one);
-    omp_set_num_threads(threads);
+    const auto compute = [&] { return run_all(Device::cpu(), DType::f32, one); };
+    const auto alone = on_threads(1, compute);
+    const auto shared = on_threads(3, compute);
     for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(alone[k], shared[k])) << k << " of " << one;
   }
 }
