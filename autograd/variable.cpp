@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "autograd/move_value.hpp"
 #include "kernels/elementwise.hpp"
 
 namespace cinnabar {
@@ -235,6 +236,16 @@ void Variable::set_value(Tensor value) {
   require_same_device("set_value", state_->value, value);
   require_dtype("set_value", value, state_->value.dtype());
   state_->value = std::move(value);
+}
+
+void move_value(const Variable& leaf, Tensor value) {
+  CINNABAR_CHECK(leaf.defined() && !leaf.state()->creator, "move_value", "only a leaf can take a new value");
+  Variable::State& state = *leaf.state();
+  require_same_shape("move_value", state.value, value);
+  CINNABAR_CHECK(!state.requires_grad || is_floating(value.dtype()), "move_value", value,
+                 " cannot have a gradient");
+  state.value = std::move(value);
+  state.grad = {};
 }
 
 bool Variable::requires_grad() const {

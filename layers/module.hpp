@@ -1,0 +1,82 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "autograd/variable.hpp"
+#include "engine/safetensors.hpp"
+
+namespace cinnabar {
+
+/// A parameter or buffer with its path in the tree of modules, "encoder.conv1.weight".
+struct NamedVariable {
+  std::string name;
+  Variable variable;
+};
+
+/// Something with parameters: a layer or a network of layers. A subclass holds its parameters as Variables
+/// and its children as members or owned pointers, and lists both in its constructor with add_parameter,
+/// add_buffer and add_child. Parameters are learned; buffers (running statistics) are only saved. Modules
+/// stay where they are made: parents keep their addresses.
+class Module {
+ public:
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  /// Own ones first, then those of the children, in the order of their listing.
+  std::vector<NamedVariable> named_parameters() const;
+  std::vector<NamedVariable> named_buffers() const;
+  std::vector<Variable> parameters() const;
+  /// Number of learned numbers.
+  std::int64_t parameter_count() const;
+
+  /// Copies of all parameters and buffers on the CPU, by name.
+  SafeTensors state() const;
+  /// Takes over values by name; floating dtypes are converted. Names that are missing or unknown (unless not
+  /// strict) and shapes that differ throw one InputError that lists them all, and nothing is changed.
+  void load_state(const SafeTensors& state, bool strict = true);
+  /// The same to and from a .safetensors file; errors name it.
+  void save(const std::filesystem::path& path) const;
+  void load(const std::filesystem::path& path, bool strict = true);
+
+  /// Training (the initial state) or evaluation, for all children too: dropout and batch norm behave
+  /// differently.
+  void train(bool training = true);
+  void eval() { train(false); }
+  bool training() const { return training_; }
+
+  /// Moves or converts floating parameters and buffers; gradients are dropped. Integer buffers are counts and
+  /// stay on the CPU.
+  void to(Device device);
+  void to(DType dtype);
+  void clear_gradients();
+
+ protected:
+  /// List a tensor under a name without dots that no other parameter, buffer or child here has.
+  Variable add_parameter(const std::string& name, Tensor value);
+  Variable add_buffer(const std::string& name, Tensor value);
+  void add_child(const std::string& name, Module& child);
+
+ private:
+  void check_name(const std::string& name) const;
+  void collect(const std::string& prefix, bool buffers, std::vector<NamedVariable>& found) const;
+  std::vector<NamedVariable> all_variables() const;
+
+  std::vector<NamedVariable> parameters_;
+  std::vector<NamedVariable> buffers_;
+  std::vector<std::pair<std::string, Module*>> children_;
+  bool training_ = true;
+};
+
+/// A module from one tensor to one tensor.
+class Layer : public Module {
+ public:
+  virtual Variable forward(const Variable& x) = 0;
+  Variable operator()(const Variable& x) { return forward(x); }
+};
+
+}  // namespace cinnabar
