@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "engine/host_device.hpp"
+#include "kernels/op.hpp"
+
+namespace cinnabar {
+
+struct CrossEntropyOptions {
+  double label_smoothing = 0.0;      ///< share of the label that is spread over all classes, in [0, 1]
+  std::int64_t ignore_index = -100;  ///< positions with this label count nothing
+};
+
+/// Cross entropy between logits and class labels, with PyTorch's conventions.
+///
+/// Shapes: logits [N, C, ...], labels i64 [N, ...], class_weight [C] or undefined (ones), losses and weights
+/// of the labels' shape and the logits' dtype. At a position with label y, with p = softmax over the classes
+/// and s the label smoothing:
+///   loss = -(1 - s) w_y log p_y - s / C sum_c w_c log p_c,   weight = w_y
+/// and both 0 where the label is ignored. Any other label outside 0..C-1 throws on the CPU and gives NaN on
+/// CUDA, where nobody waits for the device. f32 and f64 on the CPU, f32 on CUDA. Kernels assign their
+/// outputs; every position is on its own: deterministic.
+struct CrossEntropy {
+  void (*forward)(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,
+                  const CrossEntropyOptions& options, Tensor& losses, Tensor& weights);
+  /// grad_losses [N, ...] to grad_logits.
+  void (*backward)(const Tensor& grad_losses, const Tensor& logits, const Tensor& labels,
+                   const Tensor& class_weight, const CrossEntropyOptions& options, Tensor& grad_logits);
+};
+
+CINNABAR_OP(CrossEntropy, cross_entropy);
+
+/// Extents of one call, and what both devices need of the options.
+template <class T>
+struct CrossEntropyCall {
+  std::int64_t positions;  ///< batch times space
+  std::int64_t classes;
+  std::int64_t space;
+  std::int64_t ignored;
+  T keep;           ///< 1 - s
+  T spread;         ///< s / C
+  const T* weight;  ///< or null
+
+  CINNABAR_HD T weight_of(std::int64_t c) const { return weight == nullptr ? T(1) : weight[c]; }
+  /// First logit of a position; the classes follow in steps of `space`.
+  CINNABAR_HD std::int64_t offset(std::int64_t position) const {
+    const std::int64_t image = position / space;
+    return image * classes * space + position - image * space;
+  }
+
+  /// log sum exp of the logits x[0], x[space], ...
+  CINNABAR_HD T log_sum_exp(const T* x) const {
+    T largest = x[0];
+    for (std::int64_t c = 1; c < classes; ++c) largest = x[c * space] > largest ? x[c * space] : largest;
+    T sum = T(0);
+    for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(x[c * space] - largest);
+    return largest + std::log(sum);
+  }
+
+  CINNABAR_HD T loss(const T* x, std::int64_t label) const {
+    const T total = log_sum_exp(x);
+    T loss = keep * weight_of(label) * (total - x[label * space]);
+    if (spread != T(0)) {
+      T smooth = T(0);
+      for (std::int64_t c = 0; c < classes; ++c) smooth += weight_of(c) * (total - x[c * space]);
+      loss += spread * smooth;
+    }
+    return loss;
+  }
+
+  /// grad[c] = g d loss / d x[c].
+  CINNABAR_HD void gradient(const T* x, std::int64_t label, T g, T* grad) const {
+    const T total = log_sum_exp(x);
+    T sum = keep * weight_of(label);  // what multiplies the softmax
+    if (spread != T(0)) {
+      for (std::int64_t c = 0; c < classes; ++c) sum += spread * weight_of(c);
+    }
+    for (std::int64_t c = 0; c < classes; ++c) {
+      T own = spread == T(0) ? T(0) : spread * weight_of(c);
+      if (c == label) own += keep * weight_of(c);
+      grad[c * space] = g * (std::exp(x[c * space] - total) * sum - own);
+    }
+  }
+};
+
+/// Checks all tensors and options. Throws Error.
+void check_cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,
+                         const CrossEntropyOptions& options);
+/// Checks a tensor with one value per position.
+void check_cross_entropy_values(const Tensor& logits, const Tensor& labels, const Tensor& values);
+
+/// The call after these checks.
+template <class T>
+CrossEntropyCall<T> cross_entropy_call(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,
+                                       const CrossEntropyOptions& options) {
+  const std::int64_t classes = logits.shape(1);
+  const std::int64_t space = labels.numel() == 0 ? 1 : labels.numel() / labels.shape(0);
+  return {labels.numel(),
+          classes,
+          space,
+          options.ignore_index,
+          static_cast<T>(1.0 - options.label_smoothing),
+          static_cast<T>(options.label_smoothing / static_cast<double>(classes)),
+          class_weight.defined() ? class_weight.data<T>() : nullptr};
+}
+
+}  // namespace cinnabar

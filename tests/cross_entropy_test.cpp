@@ -1,0 +1,120 @@
+#include "autograd/cross_entropy.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/gradcheck.hpp"
+#include "tests/devices.hpp"
+#include "tests/tensors.hpp"
+
+namespace cinnabar::testing {
+namespace {
+
+Tensor random_labels(const Shape& shape, std::int64_t classes, std::uint64_t seed, bool some_ignored) {
+  std::vector<std::int64_t> labels;
+  for (const double value : random_tensor(shape, seed, 0, static_cast<double>(classes)).to_vector<double>()) {
+    const auto label = static_cast<std::int64_t>(value);
+    labels.push_back(some_ignored && labels.size() % 5 == 2 ? -100 : std::min(label, classes - 1));
+  }
+  return Tensor::from(labels, shape);
+}
+
+TEST(CrossEntropy, ByHand) {
+  const Variable logits(Tensor::from<double>({0, std::log(3.0), 1, 1}, {2, 2}));
+  const Tensor labels = Tensor::from<std::int64_t>({0, 1}, {2});
+  const auto terms = cross_entropy_loss(logits, labels, {}, LossReduction::none).value().to_vector<double>();
+  EXPECT_NEAR(terms[0], std::log(4.0), 1e-12);
+  EXPECT_NEAR(terms[1], std::log(2.0), 1e-12);
+  const Tensor weight = Tensor::from<double>({3, 1}, {2});
+  EXPECT_NEAR(cross_entropy_loss(logits, labels, weight).value().item(),
+              (3 * std::log(4.0) + std::log(2.0)) / 4, 1e-12);
+  const Variable huge(Tensor::from<double>({1e4, -1e4}, {1, 2}));
+  EXPECT_NEAR(cross_entropy_loss(huge, Tensor::from<std::int64_t>({1}, {1})).value().item(), 2e4, 1e-8);
+}
+
+TEST(CrossEntropy, Gradients) {
+  const Tensor logits = random_tensor({2, 4, 3, 2}, 1, -2, 2, DType::f64);
+  const Tensor weight = random_tensor({4}, 2, 0.5, 2, DType::f64);
+  const Tensor labels = random_labels({2, 3, 2}, 4, 3, true);
+  for (const auto reduction : {LossReduction::none, LossReduction::sum, LossReduction::mean}) {
+    for (const double smoothing : {0.0, 0.2}) {
+      for (const Tensor& weights : {Tensor{}, weight}) {
+        const auto result = gradcheck(
+            [&](const std::vector<Variable>& v) {
+              return cross_entropy_loss(v[0], labels, weights, reduction, {smoothing});
+            },
+            {logits});
+        EXPECT_TRUE(result) << smoothing << '\n' << result.message;
+      }
+    }
+  }
+}
+
+TEST(CrossEntropy, GradcheckRefusesTheGradientOfOtherLabels) {
+  const Tensor logits = random_tensor({3, 4}, 4, -2, 2, DType::f64);
+  const Tensor labels = Tensor::from<std::int64_t>({0, 1, 2}, {3});
+  const Tensor others = Tensor::from<std::int64_t>({0, 1, 3}, {3});
+  const auto wrong = [&](const std::vector<Variable>& v) {
+    const Tensor terms = cross_entropy_loss(v[0], labels, {}, LossReduction::none).value();
+    return record_one("wrong", terms, {v[0]}, [x = v[0].value(), others](const Tensor& grad) {
+      Tensor grad_logits = Tensor::empty_like(x);
+      cpu::cross_entropy.backward(grad, x, others, {}, {}, grad_logits);
+      return std::vector<Tensor>{grad_logits};
+    });
+  };
+  EXPECT_FALSE(gradcheck(wrong, {logits}));
+}
+
+TEST(CrossEntropy, RefusesMisfits) {
+  const Variable logits(Tensor::zeros({2, 3, 4}));
+  const Tensor labels = Tensor::zeros({2, 4}, DType::i64);
+  EXPECT_NO_THROW(cross_entropy_loss(logits, labels));
+  EXPECT_THROW(cross_entropy_loss(logits, Tensor::zeros({2, 3}, DType::i64)), Error);
+  EXPECT_THROW(cross_entropy_loss(logits, Tensor::zeros({2, 4}, DType::i32)), Error);
+  EXPECT_THROW(cross_entropy_loss(logits, labels, Tensor::zeros({4})), Error);
+  EXPECT_THROW(cross_entropy_loss(logits, labels, {}, LossReduction::sum, {1.5}), Error);
+  EXPECT_THROW(cross_entropy_loss(logits, Tensor::full({2, 4}, 3, DType::i64)), Error);
+  EXPECT_THROW(cross_entropy_loss(logits, Tensor::full({2, 4}, -1, DType::i64)), Error);
+}
+
+class CrossEntropyOn : public OnDevice {};
+
+TEST_P(CrossEntropyOn, AgreesWithFloat64AndAssigns) {
+  for (const Shape& shape : {Shape{67, 5}, Shape{2, 3, 5, 7, 11}, Shape{1, 33, 31}, Shape{3, 1, 4}}) {
+    const Tensor labels = random_labels(shape.without(1), shape[1], 5, true);
+    const auto run = [&](Device on, DType dtype) {
+      const Tensor x = random_tensor(shape, 6, -3, 3).to(dtype).to(on);
+      const Tensor weight = random_tensor({shape[1]}, 7, 0.5, 2).to(dtype).to(on);
+      const Tensor grad = random_tensor(labels.shape(), 8).to(dtype).to(on);
+      const Tensor targets = labels.to(on);
+      Tensor losses = poisoned(labels.shape(), dtype, on);
+      Tensor weights = poisoned(labels.shape(), dtype, on);
+      Tensor grad_x = poisoned(shape, dtype, on);
+      const CrossEntropyOptions options{0.1};
+      cross_entropy_on(on).forward(x, targets, weight, options, losses, weights);
+      cross_entropy_on(on).backward(grad, x, targets, weight, options, grad_x);
+      return std::vector<Tensor>{losses, weights, grad_x};
+    };
+    const auto expected = run(Device::cpu(), DType::f64);
+    const auto actual = run(device(), DType::f32);
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+      EXPECT_LE(relative_error(actual[k], expected[k]), 2e-6) << k << ' ' << shape;
+    }
+  }
+}
+
+TEST_P(CrossEntropyOn, LabelsOutOfRangeGiveNanOnCuda) {
+  if (device().is_cpu()) GTEST_SKIP() << "the CPU throws";
+  const Variable logits(Tensor::zeros({2, 3}).to(device()));
+  const Tensor labels = Tensor::from<std::int64_t>({1, 3}, {2}).to(device());
+  const auto terms = cross_entropy_loss(logits, labels, {}, LossReduction::none).value().to_vector<float>();
+  EXPECT_FALSE(std::isnan(terms[0]));
+  EXPECT_TRUE(std::isnan(terms[1]));
+}
+
+CINNABAR_ON_EACH_DEVICE(CrossEntropyOn);
+
+}  // namespace
+}  // namespace cinnabar::testing
