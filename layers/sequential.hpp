@@ -1,0 +1,39 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "layers/module.hpp"
+
+namespace cinnabar {
+
+/// Layers one after another, named "0", "1", ... as PyTorch names them.
+class Sequential : public Layer {
+ public:
+  /// Makes a layer in place at the end and returns it.
+  template <class T, class... Arguments>
+  T& add(Arguments&&... arguments) {
+    static_assert(std::is_base_of_v<Layer, T>);
+    auto layer = std::make_unique<T>(std::forward<Arguments>(arguments)...);
+    T& added = *layer;
+    add_child(std::to_string(layers_.size()), added);
+    layers_.push_back(std::move(layer));
+    return added;
+  }
+
+  Variable forward(const Variable& x) override {
+    Variable result = x;
+    for (const auto& layer : layers_) result = layer->forward(result);
+    return result;
+  }
+
+  std::size_t size() const { return layers_.size(); }
+
+ private:
+  std::vector<std::unique_ptr<Layer>> layers_;
+};
+
+}  // namespace cinnabar

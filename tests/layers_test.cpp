@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/losses.hpp"
+#include "layers/activation.hpp"
+#include "layers/dropout.hpp"
+#include "layers/linear.hpp"
+#include "layers/norm.hpp"
+#include "layers/optimizer.hpp"
+#include "layers/pool3d.hpp"
+#include "layers/sequential.hpp"
+#include "tests/devices.hpp"
+#include "tests/scratch_folder.hpp"
+#include "tests/tensors.hpp"
+
+namespace cinnabar::testing {
+namespace {
+
+TEST(Linear, StartsWithinItsBoundAndComputes) {
+  Generator generator(1);
+  Linear layer(3, 2, generator);
+  for (const Variable& p : layer.parameters()) {
+    for (const double value : p.value().to_vector<double>()) EXPECT_LE(std::abs(value), 1 / std::sqrt(3.0));
+  }
+  layer.weight.set_value(Tensor::from<float>({1, 2, 3, -1, 0, 1}, {2, 3}));
+  layer.bias.set_value(Tensor::from<float>({0.5, -0.5}, {2}));
+  const Variable x(Tensor::from<float>({1, 10, 100}, {1, 3}));
+  EXPECT_EQ(layer(x).value().to_vector<float>(), (std::vector<float>{321.5, 98.5}));
+  Linear plain(3, 2, generator, false);
+  EXPECT_EQ(plain.parameter_count(), 6);
+}
+
+TEST(Layers, SequentialNamesItsLayersAsPyTorchDoes) {
+  Generator generator(2);
+  Sequential net;
+  net.add<Linear>(4, 3, generator);
+  net.add<PRelu>(3);
+  net.add<BatchNorm>(3);
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : net.state().tensors) names.push_back(name);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"0.bias", "0.weight", "1.weight", "2.bias", "2.num_batches_tracked",
+                                      "2.running_mean", "2.running_var", "2.weight"}));
+}
+
+TEST(Layers, DropoutRestsInEvaluation) {
+  DropoutLayer layer(0.5, 3, 4);
+  const Variable x(random_tensor({1000}, 1));
+  const Tensor first = layer(x).value();
+  const Tensor second = layer(x).value();
+  EXPECT_FALSE(same_values(first, x.value()));
+  EXPECT_FALSE(same_values(first, second));
+  DropoutLayer again(0.5, 3, 4);
+  EXPECT_TRUE(same_values(again(x).value(), first));
+  layer.eval();
+  EXPECT_TRUE(same_values(layer(x).value(), x.value()));
+  layer.always(true);
+  EXPECT_FALSE(same_values(layer(x).value(), x.value()));
+}
+
+TEST(Layers, BatchNormUsesTheBatchThenItsMemory) {
+  BatchNorm layer(2);
+  const Variable x(random_tensor({64, 2, 3}, 2, 4, 6));
+  Variable y = layer(x);
+  double sum = 0.0;
+  for (const double value : y.value().to_vector<double>()) sum += value;
+  EXPECT_NEAR(sum, 0.0, 1e-3);
+  EXPECT_EQ(layer.num_batches_tracked.value().item(), 1.0);
+  EXPECT_NEAR(layer.running_mean.value().to_vector<double>()[0], 0.5, 0.02);
+  layer.eval();
+  const Tensor before = layer.running_mean.value().clone();
+  y = layer(x);
+  EXPECT_TRUE(same_values(layer.running_mean.value(), before));
+  EXPECT_EQ(layer.num_batches_tracked.value().item(), 1.0);
+}
+
+TEST(Layers, ShapesFollowTheirOptions) {
+  const Variable x(random_tensor({2, 4, 6, 6, 6}, 3));
+  EXPECT_EQ(MaxPool3d().forward(x).shape(), (Shape{2, 4, 3, 3, 3}));
+  EXPECT_EQ(AveragePool3d({{3, 3, 3}, {3, 3, 3}}).forward(x).shape(), (Shape{2, 4, 2, 2, 2}));
+  EXPECT_EQ(GroupNorm(2, 4).parameter_count(), 8);
+  EXPECT_EQ(InstanceNorm(4).parameter_count(), 0);
+  EXPECT_EQ(LayerNorm({6, 6}).forward(x).shape(), x.shape());
+  EXPECT_THROW(LayerNorm({6, 5}).forward(x), Error);
+  EXPECT_THROW(GroupNorm(3, 4), Error);
+  EXPECT_EQ(Softmax().forward(x).shape(), x.shape());
+}
+
+class TrainingOn : public OnDevice {};
+
+/// Two classes of points, inside and outside a circle: not linearly separable.
+struct Points {
+  Tensor x, labels;
+};
+Points circle(std::int64_t count) {
+  const Tensor x = random_tensor({count, 2}, 5);
+  const auto values = x.to_vector<double>();
+  std::vector<std::int64_t> labels;
+  for (std::size_t i = 0; i < values.size(); i += 2) {
+    labels.push_back(values[i] * values[i] + values[i + 1] * values[i + 1] < 0.5 ? 1 : 0);
+  }
+  return {x, Tensor::from(labels, {count})};
+}
+
+TEST_P(TrainingOn, ASmallNetworkLearnsACircleAndSurvivesAFile) {
+  const Points points = circle(256);
+  const Variable x(points.x.to(device()));
+  const Tensor labels = points.labels.to(device());
+  Generator generator(6);
+  Sequential net;
+  net.add<Linear>(2, 16, generator);
+  net.add<BatchNorm>(16);
+  net.add<PRelu>();
+  net.add<Linear>(16, 2, generator);
+  net.to(device());
+  Adam adam(net.named_parameters(), AdamOptions{0.03});
+  const Schedule schedule = warmup_schedule(5, cosine_schedule(115, 0.01));
+  double first = 0.0;
+  for (std::int64_t step = 0; step < 120; ++step) {
+    adam.set_rate_factor(schedule(step));
+    adam.clear_gradients();
+    const Variable loss = cross_entropy_loss(net(x), labels);
+    loss.backward();
+    clip_gradient_norm(net.parameters(), 5.0);
+    adam.step();
+    if (step == 0) first = loss.value().item();
+  }
+  net.eval();
+  const double last = cross_entropy_loss(net(x), labels).value().item();
+  EXPECT_LT(last, 0.3 * first);
+
+  const ScratchFolder folder;
+  net.save(folder / "net.safetensors");
+  Generator other(7);
+  Sequential copy;
+  copy.add<Linear>(2, 16, other);
+  copy.add<BatchNorm>(16);
+  copy.add<PRelu>();
+  copy.add<Linear>(16, 2, other);
+  copy.to(device());
+  copy.load(folder / "net.safetensors");
+  copy.eval();
+  EXPECT_EQ(cross_entropy_loss(copy(x), labels).value().item(), last);
+}
+
+CINNABAR_ON_EACH_DEVICE(TrainingOn);
+
+}  // namespace
+}  // namespace cinnabar::testing
