@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 /// A thread owns one channel (x) of some images (y): sums of grad_y and grad_y z.
-// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 0.6
+// budget: <=72 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kBlock)
     norm_backward_channel_sums_kernel(const float* grad_y, const float* x, const SetFactors* factors,
                                       NormShape shape, std::int64_t images_per_chunk, double* partial) {
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 /// A thread owns one channel: its planes [images, channels, 2] in order.
-// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
+// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void norm_add_images_channel_kernel(const double* planes, NormShape shape, double* sums) {
   const std::int64_t channel = thread_index();
   if (channel >= shape.channels) return;
@@ -207,7 +207,7 @@ __global__ void norm_add_images_channel_kernel(const double* planes, NormShape s
 }
 
 /// A thread owns one set: weighted sums of its channels, which are `channels_each` neighbours in [.., 2].
-// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
+// budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void norm_add_channels_set_kernel(const double* channel_sums, const float* weight, NormShape shape,
                                              std::int64_t channels_each, double* sums) {
   const std::int64_t set = thread_index();
