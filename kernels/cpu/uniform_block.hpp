@@ -1,0 +1,34 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "engine/random.hpp"
+#include "kernels/random.hpp"
+
+namespace cinnabar::cpu {
+
+/// Calls body(first, count, unit) over elements [first, last) of a sequence, in blocks, with the elements'
+/// uniform numbers in `unit`; 64 Philox counters are made at a time, in vector lanes.
+template <class Body>
+void for_each_uniform_block(const RandomSequence& sequence, std::int64_t first, std::int64_t last,
+                            const Body& body) {
+  constexpr int kCounters = 64;
+  float unit[4 * kCounters];
+  while (first < last) {
+    const std::uint64_t number = sequence.offset + static_cast<std::uint64_t>(first);
+    const std::uint64_t counter = number / 4;
+#pragma omp simd
+    for (int g = 0; g < kCounters; ++g) {
+      const PhiloxWords words =
+          philox_4x32_10(sequence.seed, sequence.stream, counter + static_cast<unsigned>(g));
+      for (int w = 0; w < 4; ++w) unit[4 * g + w] = uniform_from_bits(words.word[w]);
+    }
+    const auto skip = static_cast<std::int64_t>(number % 4);
+    const std::int64_t count = std::min<std::int64_t>(last - first, 4 * kCounters - skip);
+    body(first, count, static_cast<const float*>(unit + skip));
+    first += count;
+  }
+}
+
+}  // namespace cinnabar::cpu
