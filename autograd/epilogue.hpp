@@ -1,5 +1,7 @@
 #pragma once
 
+#include <utility>
+
 #include "autograd/variable.hpp"
 #include "kernels/epilogue.hpp"
 
@@ -7,12 +9,16 @@ namespace cinnabar {
 
 /// An Epilogue (kernels/epilogue.hpp) whose bias and weight are differentiated; either may be undefined.
 struct EpilogueInputs {
+  EpilogueInputs() = default;
+  /// Nothing but a bias, which may be undefined.
+  EpilogueInputs(Variable only_bias) : bias(std::move(only_bias)) {}
+
   Variable bias;
   Activation activation = Activation::none;
   double slope = 0.01;
   Variable weight;
   double dropout = 0.0;
-  RandomSequence sequence = {};
+  RandomSequence sequence;
 };
 
 /// drop(activation(x + bias)) for x [N, C, ...] in one pass, differentiable in x, bias and weight in one

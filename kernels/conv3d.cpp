@@ -95,11 +95,4 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
   return shape;
 }
 
-void require_conv3d_bias(const Tensor& bias, const Tensor& image) {
-  if (!bias.defined()) return;
-  CINNABAR_CHECK(bias.shape() == Shape{image.shape(1)}, kOp, "bias ", bias, " does not fit ", image);
-  require_dtype(kOp, bias, image.dtype());
-  require_same_device(kOp, bias, image);
-}
-
 }  // namespace cinnabar

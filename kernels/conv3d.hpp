@@ -3,6 +3,7 @@
 #include <array>
 
 #include "engine/host_device.hpp"
+#include "kernels/epilogue.hpp"
 #include "kernels/op.hpp"
 
 namespace cinnabar {
@@ -27,24 +28,25 @@ struct Conv3dOptions {
 
 /// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
 ///
-///   output[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] input[n, c, p stride - padding + k
-///   dilation]
+///   output[n, o, p] = epilogue of the sum over c, k of weight[o, c, k] input[n, c, p stride - padding +
+///   k dilation]
 ///
-/// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], bias [O] or undefined, output
+/// where the epilogue adds a bias and may activate and drop (kernels/epilogue.hpp), in the pass that writes.
+/// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], output
 /// [N, O, D', H', W'] with D' = (D + 2 padding - dilation (kD - 1) - 1) / stride + 1, rounded down. Output
 /// channels of group g read input channels of group g only. Fewer output positions than that are allowed;
 /// they are the first ones (a transposed convolution with much output padding needs it).
 ///
 /// A transposed convolution is the same three functions with the roles exchanged: its forward is
-/// backward_input, with its own bias; its gradients are forward and backward_weight.
+/// backward_input, with its own epilogue; its gradients are forward and backward_weight.
 ///
 /// f32 and f64 on the CPU, f32 on CUDA. All functions assign. They are deterministic: the order of every sum
 /// follows from the shapes alone, whatever the number of threads.
 struct Conv3d {
-  void (*forward)(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv3dOptions& options,
-                  Tensor& output);
-  /// The transpose in the input, plus `bias` [C] where it is defined.
-  void (*backward_input)(const Tensor& grad_output, const Tensor& weight, const Tensor& bias,
+  void (*forward)(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
+                  const Conv3dOptions& options, Tensor& output);
+  /// The transpose in the input, ended by an epilogue over the input's channels.
+  void (*backward_input)(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
                          const Conv3dOptions& options, Tensor& grad_input);
   void (*backward_weight)(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                           Tensor& grad_weight);
@@ -85,8 +87,6 @@ struct Conv3dShape {
 /// Checks input, weight and output (or their gradients) against each other. Throws Error.
 Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor& output,
                          const Conv3dOptions& options);
-/// Checks that a bias is undefined or one value for each channel of `image`. Throws Error.
-void require_conv3d_bias(const Tensor& bias, const Tensor& image);
 
 /// The output's shape. Throws Error where the kernel does not fit into the padded input.
 Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options);

@@ -55,6 +55,9 @@ struct EpilogueMath {
   DropoutMask<T> mask;
   T* before;
 
+  bool does_nothing() const {
+    return bias == nullptr && activation == Activation::none && !mask.drops && before == nullptr;
+  }
   CINNABAR_HD T bias_of(std::int64_t channel) const { return bias == nullptr ? T(0) : bias[channel]; }
   CINNABAR_HD T slope_of(std::int64_t channel) const {
     return weight == nullptr ? slope : weight[channel * weight_stride];

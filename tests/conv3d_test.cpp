@@ -62,8 +62,8 @@ std::vector<Tensor> run_all(Device device, DType dtype, const ConvCase& c) {
   Tensor grad_input = poisoned(c.input, dtype, device);
   Tensor grad_weight = poisoned(c.weight, dtype, device);
   const Conv3d& kernels = conv3d_on(device);
-  kernels.forward(input, weight, bias, c.options, output);
-  kernels.backward_input(grad_output, weight, input_bias, c.options, grad_input);
+  kernels.forward(input, weight, {bias}, c.options, output);
+  kernels.backward_input(grad_output, weight, {input_bias}, c.options, grad_input);
   kernels.backward_weight(grad_output, input, c.options, grad_weight);
   return {output, grad_input, grad_weight};
 }

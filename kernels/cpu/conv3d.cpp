@@ -1,6 +1,7 @@
 #include "kernels/conv3d.hpp"
 
 #include "kernels/cpu/conv3d_backends.hpp"
+#include "kernels/cpu/epilogue_row.hpp"
 #include "kernels/parallel.hpp"
 
 namespace cinnabar::cpu {
@@ -41,13 +42,13 @@ void for_each_product(const Conv3dShape& s, const Visit& visit) {
 }
 
 template <class T>
-void store(const std::vector<double>& sum, const T* bias, std::int64_t channel, T* values) {
-  const double start = bias == nullptr ? 0.0 : static_cast<double>(bias[channel]);
-  for (std::size_t i = 0; i < sum.size(); ++i) values[i] = static_cast<T>(start + sum[i]);
+void store(const std::vector<double>& sum, T* values) {
+  for (std::size_t i = 0; i < sum.size(); ++i) values[i] = static_cast<T>(sum[i]);
 }
 
 template <class T>
-void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bias, T* output) {
+void forward(const Conv3dShape& s, const T* input, const T* weight, const EpilogueMath<T>& epilogue,
+             T* output) {
   const std::int64_t channels = s.groups * s.out_channels;
   parallel_for(s.batch * channels, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<double> sum(static_cast<std::size_t>(s.out_volume()));
@@ -62,14 +63,16 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
               static_cast<double>(taps[tap]) * static_cast<double>(from[voxel]);
         });
       }
-      store(sum, bias, o, output + image * s.out_volume());
+      T* values = output + image * s.out_volume();
+      store(sum, values);
+      epilogue_row(epilogue, o, image * s.out_volume(), s.out_volume(), values, values);
     }
   });
 }
 
 template <class T>
-void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias,
-                    T* grad_input) {
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
+                    const EpilogueMath<T>& epilogue, T* grad_input) {
   const std::int64_t channels = s.groups * s.in_channels;
   parallel_for(s.batch * channels, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<double> sum(static_cast<std::size_t>(s.in_volume()));
@@ -85,7 +88,9 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
               static_cast<double>(taps[tap]) * static_cast<double>(from[position]);
         });
       }
-      store(sum, bias, channel, grad_input + image * s.in_volume());
+      T* values = grad_input + image * s.in_volume();
+      store(sum, values);
+      epilogue_row(epilogue, channel, image * s.in_volume(), s.in_volume(), values, values);
     }
   });
 }
@@ -106,7 +111,7 @@ void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input,
               static_cast<double>(grad[position]) * static_cast<double>(from[voxel]);
         });
       }
-      store<T>(sum, nullptr, 0, grad_weight + pair * s.taps());
+      store(sum, grad_weight + pair * s.taps());
     }
   });
 }
@@ -133,36 +138,31 @@ Conv3dBackend choose(const Conv3dShape& shape, Conv3dBackend wanted) {
   return use_fft ? Conv3dBackend::fft : Conv3dBackend::gemm;
 }
 
-template <class T>
-const T* values_or_null(const Tensor& tensor) {
-  return tensor.defined() ? tensor.data<T>() : nullptr;
-}
-
-void forward(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv3dOptions& options,
-             Tensor& output) {
+void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
+             const Conv3dOptions& options, Tensor& output) {
   const Conv3dShape shape = conv3d_shape(input, weight, output, options);
-  require_conv3d_bias(bias, output);
+  check_epilogue(epilogue, output);
   if (output.numel() == 0) return;
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
     const Conv3dBackend backend = choose(shape, options.backend);
     const auto run = backend == Conv3dBackend::reference ? conv3d_reference::forward<T>
                      : backend == Conv3dBackend::fft     ? conv3d_fft::forward<T>
                                                          : conv3d_gemm::forward<T>;
-    run(shape, input.data<T>(), weight.data<T>(), values_or_null<T>(bias), output.data<T>());
+    run(shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), output.data<T>());
   });
 }
 
-void backward_input(const Tensor& grad_output, const Tensor& weight, const Tensor& bias,
+void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
                     const Conv3dOptions& options, Tensor& grad_input) {
   const Conv3dShape shape = conv3d_shape(grad_input, weight, grad_output, options);
-  require_conv3d_bias(bias, grad_input);
+  check_epilogue(epilogue, grad_input);
   if (grad_input.numel() == 0) return;
   dispatch_floating(kOp, weight.dtype(), [&]<class T>(T) {
     const Conv3dBackend backend = choose(shape, options.backend);
     const auto run = backend == Conv3dBackend::reference ? conv3d_reference::backward_input<T>
                      : backend == Conv3dBackend::fft     ? conv3d_fft::backward_input<T>
                                                          : conv3d_gemm::backward_input<T>;
-    run(shape, grad_output.data<T>(), weight.data<T>(), values_or_null<T>(bias), grad_input.data<T>());
+    run(shape, grad_output.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), grad_input.data<T>());
   });
 }
 

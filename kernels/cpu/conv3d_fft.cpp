@@ -210,7 +210,8 @@ void multiply_by_weights(const Conv3dShape& s, const SpectrumGrid& grid, const T
 }  // namespace
 
 template <class T>
-void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bias, T* output) {
+void forward(const Conv3dShape& s, const T* input, const T* weight, const EpilogueMath<T>& epilogue,
+             T* output) {
   use_one_blas_thread();
   const SpectrumGrid grid = grid_of(s);
   Spectra<T> in(grid, s.batch, s.groups * s.in_channels);
@@ -220,12 +221,12 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
   multiply_by_weights(s, grid, weight, +1, true, in, out);
   std::int64_t shift[3];
   for (int i = 0; i < 3; ++i) shift[i] = grid.extent[i] - s.axis[i].padding;
-  out.write(output, {s.axis[0].out, s.axis[1].out, s.axis[2].out}, shift, bias);
+  out.write(output, {s.axis[0].out, s.axis[1].out, s.axis[2].out}, shift, epilogue);
 }
 
 template <class T>
-void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias,
-                    T* grad_input) {
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
+                    const EpilogueMath<T>& epilogue, T* grad_input) {
   use_one_blas_thread();
   const SpectrumGrid grid = grid_of(s);
   Spectra<T> out(grid, s.batch, s.groups * s.out_channels);
@@ -233,7 +234,7 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
   out.read(grad_output, {s.axis[0].out, s.axis[1].out, s.axis[2].out});
   multiply_by_weights(s, grid, weight, -1, false, out, in);
   in.write(grad_input, {s.axis[0].in, s.axis[1].in, s.axis[2].in},
-           {s.axis[0].padding, s.axis[1].padding, s.axis[2].padding}, bias);
+           {s.axis[0].padding, s.axis[1].padding, s.axis[2].padding}, epilogue);
 }
 
 template <class T>

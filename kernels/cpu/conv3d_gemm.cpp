@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/blas.hpp"
 #include "kernels/cpu/conv3d_backends.hpp"
+#include "kernels/cpu/epilogue_row.hpp"
 #include "kernels/cpu/scratch.hpp"
 #include "kernels/parallel.hpp"
 
@@ -127,13 +128,6 @@ void fold(const Conv3dShape& s, const T* columns, std::int64_t channels, std::in
   }
 }
 
-template <class T>
-void fill_rows(T* rows, std::int64_t count, std::int64_t length, std::int64_t stride, const T* bias) {
-  for (std::int64_t r = 0; r < count; ++r) {
-    std::fill_n(rows + r * stride, length, bias == nullptr ? T(0) : bias[r]);
-  }
-}
-
 int narrow(std::int64_t value) {
   return blas_extent("conv3d", value);
 }
@@ -141,7 +135,8 @@ int narrow(std::int64_t value) {
 }  // namespace
 
 template <class T>
-void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bias, T* output) {
+void forward(const Conv3dShape& s, const T* input, const T* weight, const EpilogueMath<T>& epilogue,
+             T* output) {
   use_one_blas_thread();
   const std::int64_t images = s.batch * s.groups, volume = s.out_volume();
   const Blocking cut(s, sizeof(T), images, false);
@@ -152,22 +147,24 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const T* bia
       const std::int64_t first = task % cut.blocks * cut.positions;
       const std::int64_t last = std::min(first + cut.positions, volume);
       T* out = output + image * s.out_channels * volume + first;
-      fill_rows(out, s.out_channels, last - first, volume,
-                bias == nullptr ? bias : bias + group * s.out_channels);
       for (std::int64_t c = 0; c < s.in_channels; c += cut.channels) {
         const std::int64_t channels = std::min(cut.channels, s.in_channels - c);
         unfold(s, input + (image * s.in_channels + c) * s.in_volume(), channels, first, last, columns.values);
         gemm(CblasNoTrans, CblasNoTrans, narrow(s.out_channels), narrow(last - first),
              narrow(channels * s.taps()), weight + group * s.out_channels * s.depth() + c * s.taps(),
-             narrow(s.depth()), columns.values, narrow(last - first), T(1), out, narrow(volume));
+             narrow(s.depth()), columns.values, narrow(last - first), T(c == 0 ? 0 : 1), out, narrow(volume));
+      }
+      for (std::int64_t o = 0; o < s.out_channels; ++o) {
+        T* row = out + o * volume;
+        epilogue_row(epilogue, group * s.out_channels + o, row - output, last - first, row, row);
       }
     }
   });
 }
 
 template <class T>
-void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight, const T* bias,
-                    T* grad_input) {
+void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
+                    const EpilogueMath<T>& epilogue, T* grad_input) {
   use_one_blas_thread();
   const std::int64_t images = s.batch * s.groups, volume = s.out_volume();
   const Blocking cut(s, sizeof(T), images, true);
@@ -179,8 +176,7 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
       const std::int64_t c = task % cut.chunks * cut.channels;
       const std::int64_t channels = std::min(cut.channels, s.in_channels - c);
       T* grad = grad_input + (image * s.in_channels + c) * s.in_volume();
-      fill_rows(grad, channels, s.in_volume(), s.in_volume(),
-                bias == nullptr ? bias : bias + group * s.in_channels + c);
+      std::fill_n(grad, channels * s.in_volume(), T(0));
       for (std::int64_t first = 0; first < volume; first += cut.positions) {
         const std::int64_t last = std::min(first + cut.positions, volume);
         gemm(CblasTrans, CblasNoTrans, narrow(channels * s.taps()), narrow(last - first),
@@ -188,6 +184,10 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
              narrow(s.depth()), grad_output + image * s.out_channels * volume + first, narrow(volume), T(0),
              columns.values, narrow(last - first));
         fold(s, columns.values, channels, first, last, grad);
+      }
+      for (std::int64_t i = 0; i < channels; ++i) {
+        T* row = grad + i * s.in_volume();
+        epilogue_row(epilogue, group * s.in_channels + c + i, row - grad_input, s.in_volume(), row, row);
       }
     }
   });

@@ -10,6 +10,7 @@ namespace cinnabar::cpu {
 template <class T>
 void epilogue_row(const EpilogueMath<T>& math, std::int64_t channel, std::int64_t index, std::int64_t count,
                   const T* x, T* y) {
+  if (math.does_nothing() && x == y) return;
   const T bias = math.bias_of(channel), slope = math.slope_of(channel);
   if (math.before != nullptr) {
     for (std::int64_t i = 0; i < count; ++i) math.before[index + i] = x[i] + bias;

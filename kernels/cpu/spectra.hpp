@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "kernels/cpu/blas.hpp"
+#include "kernels/cpu/epilogue_row.hpp"
 #include "kernels/cpu/fftw.hpp"
 #include "kernels/cpu/scratch.hpp"
 #include "kernels/parallel.hpp"
@@ -92,10 +93,10 @@ class Spectra {
         });
   }
 
-  /// Transforms back to volumes [batch, channels, d, h, w] plus bias; voxel i is that at i + shift (mod
-  /// extent).
+  /// Transforms back to volumes [batch, channels, d, h, w] and applies an epilogue; voxel i is that at i +
+  /// shift (mod extent).
   void write(T* images, const std::int64_t (&extent)[3], const std::int64_t (&shift)[3],
-             const T* bias) const {
+             const EpilogueMath<T>& after) const {
     const SpectrumPlans<T>& plans = spectrum_plans<T>(grid_);
     const T scale = T(1) / static_cast<T>(grid_.voxels());
     for_each_block([&](std::int64_t n, std::int64_t first, std::int64_t count, T* real,
@@ -107,18 +108,20 @@ class Spectra {
       for (std::int64_t c = 0; c < count; ++c) {
         Fftw<T>::run_c2r(plans.backward,
                          reinterpret_cast<typename Fftw<T>::Complex*>(spectra + c * grid_.room()), real);
-        const T start = bias == nullptr ? T(0) : bias[first + c];
-        T* to = images + (n * channels_ + first + c) * extent[0] * extent[1] * extent[2];
+        const std::int64_t volume = extent[0] * extent[1] * extent[2];
+        const std::int64_t index = (n * channels_ + first + c) * volume;
+        T* to = images + index;
         for (std::int64_t d = 0; d < extent[0]; ++d) {
           const std::int64_t z = (d + shift[0]) % grid_.extent[0];
           for (std::int64_t h = 0; h < extent[1]; ++h, to += extent[2]) {
             const T* row = real + (z * grid_.extent[1] + (h + shift[1]) % grid_.extent[1]) * grid_.extent[2];
             for (std::int64_t w = 0, x = shift[2] % grid_.extent[2]; w < extent[2]; ++w) {
-              to[w] = start + scale * row[x];
+              to[w] = scale * row[x];
               if (++x == grid_.extent[2]) x = 0;
             }
           }
         }
+        epilogue_row(after, first + c, index, volume, images + index, images + index);
       }
     });
   }

@@ -92,7 +92,7 @@ Tensor pack_weight(const Tensor& weight, const Conv3dShape& s, bool forward) {
   return packed;
 }
 
-void run_gather(const Tensor& source, const Tensor& packed, const Tensor& bias, Gather gather,
+void run_gather(const Tensor& source, const Tensor& packed, const Epilogue& epilogue, Gather gather,
                 std::int64_t batch, Tensor& target) {
   std::int64_t columns = batch;
   for (const GatherAxis& axis : gather.axis) columns *= axis.positions;
@@ -106,13 +106,13 @@ void run_gather(const Tensor& source, const Tensor& packed, const Tensor& bias, 
       dim3(kThreads)};
   launch(kOp, small(gather.rows) ? conv3d_gather_tile_kernel<1> : conv3d_gather_tile_kernel<8>, shape,
          target.device(), source.data<float>(), packed.data<float>(),
-         bias.defined() ? bias.data<float>() : nullptr, gather, target.data<float>());
+         epilogue_math<float>(epilogue), gather, target.data<float>());
 }
 
-void forward(const Tensor& input, const Tensor& weight, const Tensor& bias, const Conv3dOptions& options,
-             Tensor& output) {
+void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
+             const Conv3dOptions& options, Tensor& output) {
   const Conv3dShape s = conv3d_shape(input, weight, output, options);
-  require_conv3d_bias(bias, output);
+  check_epilogue(epilogue, output);
   check(input, s, options);
   if (output.numel() == 0) return;
   Gather gather{};
@@ -122,13 +122,13 @@ void forward(const Tensor& input, const Tensor& weight, const Tensor& bias, cons
   gather.groups = narrow(s.groups);
   gather.source_volume = narrow(s.in_volume());
   gather.target_volume = narrow(s.out_volume());
-  run_gather(input, pack_weight(weight, s, true), bias, gather, s.batch, output);
+  run_gather(input, pack_weight(weight, s, true), epilogue, gather, s.batch, output);
 }
 
-void backward_input(const Tensor& grad_output, const Tensor& weight, const Tensor& bias,
+void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
                     const Conv3dOptions& options, Tensor& grad_input) {
   const Conv3dShape s = conv3d_shape(grad_input, weight, grad_output, options);
-  require_conv3d_bias(bias, grad_input);
+  check_epilogue(epilogue, grad_input);
   check(grad_input, s, options);
   if (grad_input.numel() == 0) return;
   const Tensor packed = pack_weight(weight, s, false);
@@ -144,7 +144,7 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Tenso
       gather.axis[1] = backward_axis(s.axis[1], y);
       for (std::int32_t x = 0; x < s.axis[2].stride; ++x) {
         gather.axis[2] = backward_axis(s.axis[2], x);
-        run_gather(grad_output, packed, bias, gather, s.batch, grad_input);
+        run_gather(grad_output, packed, epilogue, gather, s.batch, grad_input);
       }
     }
   }

@@ -5,6 +5,7 @@
 // computes where a tap reads and takes a zero beyond the border.
 
 #include "kernels/cuda/conv3d_tile.cuh"
+#include "kernels/epilogue_math.hpp"
 
 namespace cinnabar::cuda {
 namespace {
@@ -88,8 +89,8 @@ __global__ void conv3d_pack_weight_kernel(const float* weight, std::int32_t taps
 // budget: <=168 registers, 12800 B shared, 128 threads, occupancy >= 0.18
 template <int kRowsEach>
 __global__ void __launch_bounds__(kThreads)
-    conv3d_gather_tile_kernel(const float* source, const float* packed, const float* bias, Gather gather,
-                              float* target) {
+    conv3d_gather_tile_kernel(const float* source, const float* packed, EpilogueMath<float> epilogue,
+                              Gather gather, float* target) {
   constexpr int kAStage = kDepth * kRowPitch<kRowsEach>;
   constexpr int kBStage = kDepth * kColumnPitch;
   constexpr int kLoads = (kRows<kRowsEach> + 31) / 32;
@@ -206,8 +207,9 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < kRowsEach; ++i) {
         const int row = first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
         if (row < gather.rows) {
-          const float start = bias == nullptr ? 0.0f : bias[group * gather.rows + row];
-          target[(image * gather.rows + row) * gather.target_volume + voxel] = start + sums[i][j];
+          const std::int64_t index = (image * gather.rows + row) * gather.target_volume + voxel;
+          UniformCursor uniform;
+          target[index] = epilogue_value(epilogue, std::int64_t{group} * gather.rows + row, index, sums[i][j], uniform);
         }
       }
     }
