@@ -5,9 +5,9 @@
 
 namespace cinnabar {
 
-/// Convolution of `input` [N, C, D, H, W] with `weight` [O, C / groups, kD, kH, kW], ended by an epilogue over
-/// the O channels (bias, activation, dropout); differentiable in input, weight and the epilogue's inputs.
-/// Shapes and rules are those of kernels/conv3d.hpp.
+/// Convolution of `input` [N, C, D, H, W] with `weight` [O, C / groups, kD, kH, kW], ended by an epilogue
+/// over the O channels (bias, activation, dropout); differentiable in input, weight and the epilogue's
+/// inputs. Shapes and rules are those of kernels/conv3d.hpp.
 Variable conv3d(const Variable& input, const Variable& weight, const EpilogueInputs& epilogue = {},
                 const Conv3dOptions& options = {});
 

@@ -20,11 +20,11 @@ enum class Activation {
 struct Epilogue {
   Tensor bias = {};  ///< [C], or undefined
   Activation activation = Activation::none;
-  double slope = 0.01;      ///< of leaky_relu, at least 0
+  double slope = 0.01;           ///< of leaky_relu, at least 0
   Tensor weight = {};            ///< of prelu: [C] or [1]
-  double dropout = 0.0;     ///< probability in [0, 1]
+  double dropout = 0.0;          ///< probability in [0, 1]
   RandomSequence sequence = {};  ///< of dropout
-  Tensor before = {};            ///< where defined, z is written here too, in y's shape: prelu's gradient needs it
+  Tensor before = {};  ///< where defined, z is written here too, in y's shape: prelu's gradient needs it
 };
 
 /// Tensors [N, C, ...]. f32 and f64 on the CPU, f32 on CUDA. Everything is assigned; sums are taken in an

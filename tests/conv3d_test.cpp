@@ -80,6 +80,11 @@ void expect_close(const std::vector<Tensor>& actual, const std::vector<Tensor>& 
   }
 }
 
+std::vector<Backend> backends_on(Device device) {
+  if (!device.is_cpu()) return {Backend::automatic};
+  return {Backend::reference, Backend::gemm, Backend::fft};
+}
+
 bool fits_fft(const ConvCase& c) {
   const std::array<std::int64_t, 3> ones{1, 1, 1};
   return c.options.stride == ones && c.options.dilation == ones;
@@ -252,6 +257,39 @@ TEST(Conv3d, RefusesMisfits) {
       Error);
 }
 
+/// Bias, PReLU and dropout, in whatever order of the work a backend has.
+EpilogueInputs epilogue_for(std::int64_t channels, Device device, DType dtype) {
+  EpilogueInputs after(Variable(random_tensor({channels}, 6, -0.5, 0.5, dtype).to(device), true));
+  after.activation = Activation::prelu;
+  after.weight = Variable(random_tensor({channels}, 7, -0.5, 0.5, dtype).to(device), true);
+  after.dropout = 0.3;
+  after.sequence = {3, 4, 5};
+  return after;
+}
+
+TEST(Conv3d, GradientsThroughTheEpilogueMatchDifferences) {
+  const EpilogueInputs given = epilogue_for(3, Device::cpu(), DType::f64);
+  const auto with = [&](const std::vector<Variable>& v) {
+    EpilogueInputs after = given;
+    after.bias = v[2];
+    after.weight = v[3];
+    return after;
+  };
+  const Conv3dOptions options{{2, 1, 2}, {1, 1, 1}};
+  const std::vector<Tensor> points{random_tensor({2, 2, 3, 4, 5}, 1, -1, 1, DType::f64),
+                                   random_tensor({3, 2, 3, 2, 3}, 2, -1, 1, DType::f64), given.bias.value(),
+                                   given.weight.value()};
+  GradcheckResult result =
+      gradcheck([&](const std::vector<Variable>& v) { return conv3d(v[0], v[1], with(v), options); }, points);
+  EXPECT_TRUE(result) << result.message;
+  std::vector<Tensor> transposed = points;
+  transposed[1] = random_tensor({2, 3, 3, 2, 3}, 2, -1, 1, DType::f64);
+  result = gradcheck(
+      [&](const std::vector<Variable>& v) { return conv_transpose3d(v[0], v[1], with(v), options); },
+      transposed);
+  EXPECT_TRUE(result) << result.message;
+}
+
 class Conv3dOn : public OnDevice {};
 CINNABAR_ON_EACH_DEVICE(Conv3dOn);
 
@@ -263,6 +301,24 @@ TEST_P(Conv3dOn, AgreesWithTheReferenceAssignsAndRepeats) {
       const auto again = run_all(device(), DType::f32, c);
       for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(found[k], again[k])) << k << " of " << c;
     }
+  }
+}
+
+TEST_P(Conv3dOn, EndsWithTheEpilogueAsAnOpOfItsOwn) {
+  for (const Backend backend : backends_on(device())) {
+    const ConvCase c =
+        with_backend({{2, 4, 5, 7, 9}, {6, 2, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 2}}, backend);
+    const Variable input(random_tensor(c.input, 1).to(device()));
+    const Variable weight(random_tensor(c.weight, 2).to(device()));
+    const EpilogueInputs after = epilogue_for(6, device(), DType::f32);
+    const Variable fused = conv3d(input, weight, after, c.options);
+    const Variable one_by_one = epilogue(conv3d(input, weight, {}, c.options), after);
+    EXPECT_TRUE(same_values(fused.value(), one_by_one.value())) << c;
+    const Variable back(random_tensor(fused.shape(), 3).to(device()));
+    const EpilogueInputs after_back = epilogue_for(4, device(), DType::f32);
+    EXPECT_TRUE(same_values(conv_transpose3d(back, weight, after_back, c.options).value(),
+                            epilogue(conv_transpose3d(back, weight, {}, c.options), after_back).value()))
+        << c;
   }
 }
 

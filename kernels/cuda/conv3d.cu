@@ -105,8 +105,8 @@ void run_gather(const Tensor& source, const Tensor& packed, const Epilogue& epil
            static_cast<unsigned>(gather.groups)),
       dim3(kThreads)};
   launch(kOp, small(gather.rows) ? conv3d_gather_tile_kernel<1> : conv3d_gather_tile_kernel<8>, shape,
-         target.device(), source.data<float>(), packed.data<float>(),
-         epilogue_math<float>(epilogue), gather, target.data<float>());
+         target.device(), source.data<float>(), packed.data<float>(), epilogue_math<float>(epilogue), gather,
+         target.data<float>());
 }
 
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,

@@ -209,7 +209,8 @@ __global__ void __launch_bounds__(kThreads)
         if (row < gather.rows) {
           const std::int64_t index = (image * gather.rows + row) * gather.target_volume + voxel;
           UniformCursor uniform;
-          target[index] = epilogue_value(epilogue, std::int64_t{group} * gather.rows + row, index, sums[i][j], uniform);
+          target[index] =
+              epilogue_value(epilogue, std::int64_t{group} * gather.rows + row, index, sums[i][j], uniform);
         }
       }
     }
