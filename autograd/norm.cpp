@@ -50,7 +50,8 @@ Variable normalise_by_own_statistics(const Variable& x, const Variable& weight, 
   Tensor variance = Tensor::empty_like(mean);
   kernels.statistics(input, shape, mean, variance);
   if (running != nullptr && running->mean.defined()) {
-    kernels.update_running(mean, variance, momentum, shape, running->mean, running->variance);
+    kernels.update_running(mean, variance, momentum, shape, running->mean, running->variance,
+                           running->batches);
   }
   return normalise(x, weight, bias, mean, variance, false, epsilon, shape);
 }

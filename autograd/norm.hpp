@@ -12,6 +12,7 @@ namespace cinnabar {
 struct RunningStatistics {
   Tensor mean;      ///< [channels], the dtype of the images
   Tensor variance;  ///< [channels]
+  Tensor batches;   ///< i64 [], how many batches they have seen; may be undefined
 };
 /// Training: with the statistics of the batch, which also move the running ones where those are defined.
 /// Evaluation: with the running ones.

@@ -37,7 +37,7 @@ void check_norm_statistics(const Tensor& x, const NormShape& shape, const Tensor
 }
 
 void check_norm_update(const Tensor& mean, const Tensor& variance, double momentum, const NormShape& shape,
-                       const Tensor& running_mean, const Tensor& running_variance) {
+                       const Tensor& running_mean, const Tensor& running_variance, const Tensor& batches) {
   CINNABAR_CHECK(shape.across_images && momentum >= 0.0 && momentum <= 1.0, kOp,
                  "running statistics need batch norm and a momentum in [0, 1], got ", momentum);
   require_floating(kOp, running_mean);
@@ -45,6 +45,7 @@ void check_norm_update(const Tensor& mean, const Tensor& variance, double moment
   check_beside(running_mean, running_variance, running_mean.dtype(), shape.channels, "running variance");
   check_beside(running_mean, mean, DType::f64, shape.channels, "mean");
   check_beside(running_mean, variance, DType::f64, shape.channels, "variance");
+  if (batches.defined()) check_beside(running_mean, batches, DType::i64, 1, "number of batches");
 }
 
 void check_norm_forward(const Tensor& x, const Tensor& mean, const Tensor& variance, const Tensor& weight,

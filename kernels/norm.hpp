@@ -42,9 +42,10 @@ struct NormShape {
 struct Norm {
   void (*statistics)(const Tensor& x, const NormShape& shape, Tensor& mean, Tensor& variance);
   /// running = (1 - momentum) running + momentum batch, where the batch's variance divides by one less than
-  /// its size. The running ones are of x's dtype; changed in place. Across images only.
+  /// its size. The running ones are of x's dtype; changed in place. `batches`, i64 of one element or
+  /// undefined, grows by 1. Across images only.
   void (*update_running)(const Tensor& mean, const Tensor& variance, double momentum, const NormShape& shape,
-                         Tensor& running_mean, Tensor& running_variance);
+                         Tensor& running_mean, Tensor& running_variance, Tensor& batches);
   void (*forward)(const Tensor& x, const Tensor& mean, const Tensor& variance, const Tensor& weight,
                   const Tensor& bias, double epsilon, const NormShape& shape, Tensor& y);
   /// With g = grad_y * weight and z = (x - mean) / deviation:
@@ -80,7 +81,7 @@ CINNABAR_HD T norm_running_value(T running, double batch, double momentum, doubl
 void check_norm_statistics(const Tensor& x, const NormShape& shape, const Tensor& mean,
                            const Tensor& variance);
 void check_norm_update(const Tensor& mean, const Tensor& variance, double momentum, const NormShape& shape,
-                       const Tensor& running_mean, const Tensor& running_variance);
+                       const Tensor& running_mean, const Tensor& running_variance, const Tensor& batches);
 void check_norm_forward(const Tensor& x, const Tensor& mean, const Tensor& variance, const Tensor& weight,
                         const Tensor& bias, double epsilon, const NormShape& shape, const Tensor& y);
 void check_norm_backward(const Tensor& grad_y, const Tensor& x, const Tensor& mean, const Tensor& variance,

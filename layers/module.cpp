@@ -95,9 +95,7 @@ void Module::train(bool training) {
 
 void Module::to(Device device) {
   require_device(device);
-  for (auto& [name, variable] : all_variables()) {
-    if (is_floating(variable.value().dtype())) move_value(variable, variable.value().to(device));
-  }
+  for (auto& [name, variable] : all_variables()) move_value(variable, variable.value().to(device));
 }
 
 void Module::to(DType dtype) {

@@ -49,8 +49,7 @@ class Module {
   void eval() { train(false); }
   bool training() const { return training_; }
 
-  /// Moves or converts floating parameters and buffers; gradients are dropped. Integer buffers are counts and
-  /// stay on the CPU.
+  /// Moves parameters and buffers, or converts those that are floating; gradients are dropped.
   void to(Device device);
   void to(DType dtype);
   void clear_gradients();

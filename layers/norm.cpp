@@ -16,11 +16,7 @@ BatchNorm::BatchNorm(std::int64_t channels, const NormOptions& options) : option
 }
 
 Variable BatchNorm::forward(const Variable& x) {
-  RunningStatistics running{running_mean.value(), running_var.value()};
-  if (training()) {
-    const double batches = num_batches_tracked.value().item();
-    num_batches_tracked.set_value(Tensor::full({}, batches + 1, DType::i64));
-  }
+  RunningStatistics running{running_mean.value(), running_var.value(), num_batches_tracked.value()};
   return batch_norm(x, weight, bias, running, training(), options_.momentum, options_.epsilon);
 }
 

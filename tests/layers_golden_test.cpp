@@ -58,7 +58,7 @@ Results run_norm(const std::string& op, const nlohmann::json& options, const Inp
             {}};
   }
   CINNABAR_CHECK(op == "batch_norm", "golden", "unknown op ", op);
-  RunningStatistics running{tensors.at("running_mean").clone(), tensors.at("running_var").clone()};
+  RunningStatistics running{tensors.at("running_mean").clone(), tensors.at("running_var").clone(), {}};
   Variable output =
       batch_norm(input, weight, bias, running, options.at("training"), options.at("momentum"), epsilon);
   return {output, {{"running_mean_after", running.mean}, {"running_var_after", running.variance}}};

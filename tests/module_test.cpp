@@ -159,8 +159,6 @@ TEST(Initializer, FollowsFanAndSeed) {
   }
 }
 
-class OptimizerOn : public OnDevice {};
-
 /// Steps down sum (p - 3)^2 / 2, whose gradient is p - 3.
 void descend(Optimizer& optimizer, const std::vector<Variable>& parameters, int steps) {
   for (int step = 0; step < steps; ++step) {
@@ -169,6 +167,24 @@ void descend(Optimizer& optimizer, const std::vector<Variable>& parameters, int 
     optimizer.step();
   }
 }
+
+class ModuleOn : public OnDevice {};
+
+TEST_P(ModuleOn, MovesWholeAndComesBack) {
+  Pair pair;
+  pair.to(device());
+  EXPECT_EQ(pair.second.weight.device(), device());
+  EXPECT_EQ(pair.first.count.device(), device());
+  pair.load_state(Pair().state());
+  EXPECT_EQ(pair.first.count.device(), device());
+  const Tensor count = pair.state().tensors.at("first.count");
+  EXPECT_TRUE(count.device().is_cpu());
+  EXPECT_EQ(count.item(), 7);
+}
+
+CINNABAR_ON_EACH_DEVICE(ModuleOn);
+
+class OptimizerOn : public OnDevice {};
 
 TEST_P(OptimizerOn, BothReachTheMinimum) {
   Pair pair;

@@ -50,7 +50,7 @@ TEST(Norm, NormalisesByHand) {
 }
 
 TEST(Norm, BatchNormMovesItsRunningStatistics) {
-  RunningStatistics running{Tensor::full({1}, 1.0, DType::f64), Tensor::full({1}, 2.0, DType::f64)};
+  RunningStatistics running{Tensor::full({1}, 1.0, DType::f64), Tensor::full({1}, 2.0, DType::f64), {}};
   const Variable x(Tensor::from<double>({1, 3, 5, 7}, {4, 1}));
   batch_norm(x, {}, {}, running, true, 0.25);
   EXPECT_DOUBLE_EQ(running.mean.item(), 0.75 * 1 + 0.25 * 4);
@@ -70,7 +70,8 @@ TEST(Norm, Gradients) {
   for (const bool training : {true, false}) {
     const auto batch = gradcheck(
         [&](const Inputs& v) {
-          RunningStatistics running{Tensor::full({4}, 0.25, DType::f64), Tensor::full({4}, 0.5, DType::f64)};
+          RunningStatistics running{
+              Tensor::full({4}, 0.25, DType::f64), Tensor::full({4}, 0.5, DType::f64), {}};
           return batch_norm(v[0], v[1], v[2], running, training);
         },
         {x, weight, bias});
@@ -117,11 +118,13 @@ TEST(Norm, RefusesMisfits) {
   EXPECT_THROW(layer_norm(x, 4), Error);
   EXPECT_THROW(layer_norm(x, 1, Variable(Tensor::zeros({4})), Variable(Tensor::zeros({4}))), Error);
   EXPECT_THROW(layer_norm(x, 1, {}, {}, -1.0), Error);
-  RunningStatistics running{Tensor::zeros({4}), Tensor::zeros({4})};
+  RunningStatistics running{Tensor::zeros({4}), Tensor::zeros({4}), {}};
   EXPECT_THROW(batch_norm(Variable(Tensor::zeros({1, 4})), {}, {}, running, true), Error);
   EXPECT_THROW(batch_norm(x, {}, {}, running, true, 1.5), Error);
-  RunningStatistics other{Tensor::zeros({3}), Tensor::zeros({3})};
+  RunningStatistics other{Tensor::zeros({3}), Tensor::zeros({3}), {}};
   EXPECT_THROW(batch_norm(x, {}, {}, other, false), Error);
+  running.batches = Tensor::zeros({1});  // not i64
+  EXPECT_THROW(batch_norm(x, {}, {}, running, true), Error);
 }
 
 class NormOn : public OnDevice {};
@@ -154,10 +157,12 @@ TEST_P(NormOn, LosesNothingFarFromZero) {
 
 TEST_P(NormOn, RunningStatisticsFollowTheBatch) {
   const Tensor x = random_tensor({3, 5, 17}, 12, 2, 4);
-  RunningStatistics expected{Tensor::zeros({5}, DType::f64), Tensor::full({5}, 1.0, DType::f64)};
-  RunningStatistics actual{Tensor::zeros({5}).to(device()), Tensor::full({5}, 1.0).to(device())};
+  RunningStatistics expected{Tensor::zeros({5}, DType::f64), Tensor::full({5}, 1.0, DType::f64), {}};
+  RunningStatistics actual{Tensor::zeros({5}).to(device()), Tensor::full({5}, 1.0).to(device()),
+                           Tensor::full({}, 4, DType::i64).to(device())};
   batch_norm(Variable(x.to(DType::f64)), {}, {}, expected, true, 0.3);
   batch_norm(Variable(x.to(device())), {}, {}, actual, true, 0.3);
+  EXPECT_EQ(actual.batches.item(), 5);
   EXPECT_LE(relative_error(actual.mean, expected.mean), 1e-6);
   EXPECT_LE(relative_error(actual.variance, expected.variance), 1e-6);
 }

@@ -114,8 +114,9 @@ void statistics(const Tensor& x, const NormShape& shape, Tensor& mean, Tensor& v
 }
 
 void update_running(const Tensor& mean, const Tensor& variance, double momentum, const NormShape& shape,
-                    Tensor& running_mean, Tensor& running_variance) {
-  check_norm_update(mean, variance, momentum, shape, running_mean, running_variance);
+                    Tensor& running_mean, Tensor& running_variance, Tensor& batches) {
+  check_norm_update(mean, variance, momentum, shape, running_mean, running_variance, batches);
+  if (batches.defined()) ++*batches.data<std::int64_t>();
   const auto size = static_cast<double>(shape.set_size());
   dispatch_floating(kOp, running_mean.dtype(), [&](auto element) {
     using T = decltype(element);
