@@ -24,7 +24,9 @@ void check_sgd(std::span<const SgdParameter> parameters, const SgdOptions& optio
   check_number(options.learning_rate, "learning rate");
   check_number(options.momentum, "momentum");
   check_number(options.weight_decay, "weight decay");
-  CINNABAR_CHECK(!options.nesterov || options.momentum > 0.0, kOp, "nesterov needs momentum");
+  check_number(options.dampening, "dampening");
+  CINNABAR_CHECK(!options.nesterov || (options.momentum > 0.0 && options.dampening == 0.0), kOp,
+                 "nesterov needs momentum and no dampening");
   for (const SgdParameter& p : parameters) {
     require_floating(kOp, p.value);
     check_tensor(p.value, p.grad, "gradient");

@@ -12,8 +12,9 @@ namespace cinnabar {
 struct SgdOptions {
   double learning_rate = 1e-2;
   double momentum = 0.0;
-  bool nesterov = false;      ///< needs momentum
+  bool nesterov = false;      ///< needs momentum and no dampening
   double weight_decay = 0.0;  ///< added to the gradient, times the parameter
+  double dampening = 0.0;     ///< share of the gradient kept out of the momentum, but of the first one
 };
 
 /// Adam (Kingma and Ba, ICLR 2015, algorithm 1), AdamW where `decoupled` (Loshchilov and Hutter, ICLR 2019,
@@ -32,7 +33,8 @@ struct AdamOptions {
 struct SgdParameter {
   Tensor value;
   Tensor grad;
-  Tensor momentum;  ///< undefined where options.momentum is 0; starts at zero
+  Tensor momentum;     ///< undefined where options.momentum is 0; starts at zero
+  bool first = false;  ///< whether this is its first update, which dampening leaves alone
 };
 struct AdamParameter {
   Tensor value;
@@ -45,7 +47,8 @@ struct AdamParameter {
 
 /// One optimiser update of any number of parameters at once, in place: with g the gradient, weight decay
 /// added unless it is decoupled,
-///   sgd:  b <- momentum b + g;  value <- value - rate b, or - rate (g + momentum b) with nesterov
+///   sgd:  b <- momentum b + (1 - dampening) g;
+///         value <- value - rate b, or - rate (g + momentum b) with nesterov
 ///   adam: m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
 ///         value <- value - rate m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon)
 /// The bias corrections are computed in float64. f32 and f64 on the CPU, f32 on CUDA, where one launch takes
@@ -69,17 +72,22 @@ struct SgdNumbers {
         decay(static_cast<T>(options.weight_decay)),
         nesterov(options.nesterov) {}
 
-  /// Updates one element; `buffer` is null without momentum.
-  CINNABAR_HD void operator()(T& value, T g, T* buffer) const {
+  /// Updates one element; `buffer` is null without momentum, `share` is what it takes of the gradient.
+  CINNABAR_HD void operator()(T& value, T g, T* buffer, T share) const {
     g += decay * value;
     T direction = g;
     if (buffer != nullptr) {
-      *buffer = momentum * *buffer + g;
+      *buffer = momentum * *buffer + share * g;
       direction = nesterov ? g + momentum * *buffer : *buffer;
     }
     value -= rate * direction;
   }
 };
+
+/// 1 - dampening, but 1 at the first update.
+inline double sgd_share(const SgdOptions& options, const SgdParameter& parameter) {
+  return parameter.first ? 1.0 : 1.0 - options.dampening;
+}
 
 template <class T>
 struct AdamNumbers {

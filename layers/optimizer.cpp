@@ -121,10 +121,9 @@ void Sgd::step() {
     for (std::size_t i = group.first; i < group.end; ++i) {
       Slot& slot = this->slot(i);
       if (!slot.parameter.grad().defined()) continue;
-      ++slot.step;
       const bool uses_momentum = group.options.momentum != 0.0;
       updates.push_back({slot.parameter.value(), slot.parameter.grad(),
-                         uses_momentum ? average(slot, "momentum_buffer") : Tensor{}});
+                         uses_momentum ? average(slot, "momentum_buffer") : Tensor{}, ++slot.step == 1});
     }
     if (updates.empty()) continue;
     SgdOptions options = group.options;

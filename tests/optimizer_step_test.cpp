@@ -65,6 +65,22 @@ TEST(OptimizerStep, SgdByHand) {
   EXPECT_DOUBLE_EQ(parameters[0].value.item(), 1 - 0.1 * (2.25 + 0.5 * 3.75));
 }
 
+TEST(OptimizerStep, DampeningLeavesTheFirstStepAlone) {
+  const Tensor value = Tensor::from<double>({1}, {1});
+  const Tensor momentum = Tensor::zeros({1}, DType::f64);
+  SgdOptions options{0.1, 0.5};
+  options.dampening = 0.25;
+  const auto step = [&](double gradient, bool first) {
+    std::vector<SgdParameter> one{{value, Tensor::full({1}, gradient, DType::f64), momentum, first}};
+    cpu::optimizer_step.sgd(one, options);
+  };
+  step(2, true);
+  EXPECT_DOUBLE_EQ(momentum.item(), 2.0);
+  step(4, false);
+  EXPECT_DOUBLE_EQ(momentum.item(), 0.5 * 2 + 0.75 * 4);
+  EXPECT_DOUBLE_EQ(value.item(), 1 - 0.1 * 2 - 0.1 * 4);
+}
+
 TEST(OptimizerStep, RefusesMisfits) {
   const Tensor three = Tensor::zeros({3});
   const Tensor four = Tensor::zeros({4});
@@ -84,6 +100,7 @@ TEST(OptimizerStep, RefusesMisfits) {
   EXPECT_THROW(sgd({three, three, {}}, {0.1, 0.0, true}), Error);
   EXPECT_THROW(sgd({three, three, {}}, {-0.1}), Error);
   EXPECT_THROW(sgd({three, three, {}}, {NAN}), Error);
+  EXPECT_THROW(sgd({three, three, three}, {0.1, 0.9, true, 0.0, 0.5}), Error);
   EXPECT_THROW(adam({three, three, three, four, {}, 1}, {}), Error);
   EXPECT_THROW(adam({three, three, three, three, {}, 0}, {}), Error);
   EXPECT_THROW(adam({three, three, three, three, three, 1}, {}), Error);
@@ -128,7 +145,8 @@ TEST_P(OptimizerStepOn, AdamAgreesWithFloat64) {
 }
 
 TEST_P(OptimizerStepOn, SgdAgreesWithFloat64) {
-  for (const SgdOptions& options : {SgdOptions{0.1}, SgdOptions{0.1, 0.9}, SgdOptions{0.1, 0.9, true, 0.3}}) {
+  for (const SgdOptions& options : {SgdOptions{0.1}, SgdOptions{0.1, 0.9}, SgdOptions{0.1, 0.9, true, 0.3},
+                                    SgdOptions{0.1, 0.9, false, 0.3, 0.5}}) {
     auto expected = sgd_parameters(Device::cpu(), DType::f64, options.momentum > 0);
     auto actual = sgd_parameters(device(), DType::f32, options.momentum > 0);
     optimizer_step_on(Device::cpu()).sgd(expected, options);

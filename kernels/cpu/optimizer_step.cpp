@@ -16,14 +16,15 @@ void sgd(std::span<SgdParameter> parameters, const SgdOptions& options) {
     dispatch_floating("optimizer_step", p.value.dtype(), [&](auto element) {
       using T = decltype(element);
       const SgdNumbers<T> update(options);
+      const T share = static_cast<T>(sgd_share(options, p));
       T* const value = p.value.data<T>();
       const T* const grad = std::as_const(p.grad).data<T>();
       T* const buffer = p.momentum.defined() ? p.momentum.data<T>() : nullptr;
       parallel_for(p.value.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
         if (buffer == nullptr) {
-          for (std::int64_t i = first; i < last; ++i) update(value[i], grad[i], nullptr);
+          for (std::int64_t i = first; i < last; ++i) update(value[i], grad[i], nullptr, share);
         } else {
-          for (std::int64_t i = first; i < last; ++i) update(value[i], grad[i], buffer + i);
+          for (std::int64_t i = first; i < last; ++i) update(value[i], grad[i], buffer + i, share);
         }
       });
     });

@@ -23,6 +23,7 @@ struct SgdEntry {
   const float* grad;
   float* momentum;
   std::int64_t count;
+  float share;
 };
 
 struct AdamEntry {
@@ -70,7 +71,8 @@ __global__ void __launch_bounds__(kBlock)
   const std::int64_t start = (static_cast<std::int64_t>(blockIdx.x) - batch.first_chunk[p]) * kChunk;
   const std::int64_t end = min(entry.count, start + kChunk);
   for (std::int64_t i = start + threadIdx.x; i < end; i += kBlock) {
-    update(entry.value[i], entry.grad[i], entry.momentum == nullptr ? nullptr : entry.momentum + i);
+    update(entry.value[i], entry.grad[i], entry.momentum == nullptr ? nullptr : entry.momentum + i,
+           entry.share);
   }
 }
 
@@ -115,9 +117,10 @@ void for_each_batch(std::span<Parameter> parameters, const MakeEntry& make_entry
 
 void sgd(std::span<SgdParameter> parameters, const SgdOptions& options) {
   check_sgd(parameters, options);
-  const auto entry = [](SgdParameter& p) {
+  const auto entry = [&](SgdParameter& p) {
     return SgdEntry{p.value.data<float>(), p.grad.data<float>(),
-                    p.momentum.defined() ? p.momentum.data<float>() : nullptr, p.value.numel()};
+                    p.momentum.defined() ? p.momentum.data<float>() : nullptr, p.value.numel(),
+                    static_cast<float>(sgd_share(options, p))};
   };
   for_each_batch<SgdEntry>(parameters, entry, [&](const Batch<SgdEntry>& batch, std::int64_t chunks) {
     launch(kOp, optimizer_step_sgd_chunk_kernel, cover(chunks * kBlock, kBlock), parameters[0].value.device(),
