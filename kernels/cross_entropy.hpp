@@ -19,8 +19,9 @@ struct CrossEntropyOptions {
 /// of the labels' shape and the logits' dtype. At a position with label y, with p = softmax over the classes
 /// and s the label smoothing:
 ///   loss = -(1 - s) w_y log p_y - s / C sum_c w_c log p_c,   weight = w_y
-/// and both 0 where the label is ignored. Any other label outside 0..C-1 throws on the CPU and gives NaN on
-/// CUDA, where nobody waits for the device. f32 and f64 on the CPU, f32 on CUDA. Kernels assign their
+/// and both 0 where the label is ignored. Any other label outside 0..C-1 throws on the CPU. On CUDA, where
+/// nobody waits for the device, the loss and the weight at its position and the gradients of its logits
+/// become NaN, so a mean or a sum shows it. f32 and f64 on the CPU, f32 on CUDA. Kernels assign their
 /// outputs; every position is on its own: deterministic.
 struct CrossEntropy {
   void (*forward)(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,

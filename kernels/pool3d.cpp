@@ -9,6 +9,18 @@ namespace {
 constexpr const char* kOp = "pool3d";
 }
 
+PoolOptions pool_cubes(std::int64_t extent) {
+  PoolOptions options;
+  options.kernel = options.stride = {extent, extent, extent};
+  return options;
+}
+
+PoolOptions pool_squares(std::int64_t extent) {
+  PoolOptions options;
+  options.kernel = options.stride = {1, extent, extent};
+  return options;
+}
+
 std::int64_t pooled_extent(const PoolOptions& options, int axis, std::int64_t in) {
   const auto a = static_cast<std::size_t>(axis);
   const std::int64_t stride = options.stride[a];

@@ -19,6 +19,10 @@ struct PoolOptions {
   std::int64_t divisor = 0;       ///< average only: divide by this where it is not 0
 };
 
+/// Windows of extent^3 voxels side by side, or of extent^2 pixels for 2-D images, which have depth 1.
+PoolOptions pool_cubes(std::int64_t extent);
+PoolOptions pool_squares(std::int64_t extent);
+
 /// Maximum and average pooling.
 ///
 /// Shapes: input [N, C, D, H, W], output [N, C, Do, Ho, Wo] with pooled_extent() on each axis, indices i32 of

@@ -22,6 +22,10 @@ Variable LeakyRelu::forward(const Variable& x) {
   return leaky_relu(x, slope_);
 }
 
+Variable Elu::forward(const Variable& x) {
+  return elu(x, alpha_);
+}
+
 Variable Sigmoid::forward(const Variable& x) {
   return sigmoid(x);
 }

@@ -28,6 +28,15 @@ class LeakyRelu : public Layer {
   double slope_;
 };
 
+class Elu : public Layer {
+ public:
+  explicit Elu(double alpha = 1.0) : alpha_(alpha) {}
+  Variable forward(const Variable& x) override;
+
+ private:
+  double alpha_;
+};
+
 class Sigmoid : public Layer {
  public:
   Variable forward(const Variable& x) override;

@@ -107,11 +107,16 @@ TEST_P(CrossEntropyOn, AgreesWithFloat64AndAssigns) {
 
 TEST_P(CrossEntropyOn, LabelsOutOfRangeGiveNanOnCuda) {
   if (device().is_cpu()) GTEST_SKIP() << "the CPU throws";
-  const Variable logits(Tensor::zeros({2, 3}).to(device()));
+  const Variable logits(Tensor::zeros({2, 3}).to(device()), true);
   const Tensor labels = Tensor::from<std::int64_t>({1, 3}, {2}).to(device());
-  const auto terms = cross_entropy_loss(logits, labels, {}, LossReduction::none).value().to_vector<float>();
-  EXPECT_FALSE(std::isnan(terms[0]));
-  EXPECT_TRUE(std::isnan(terms[1]));
+  const Variable terms = cross_entropy_loss(logits, labels, {}, LossReduction::none);
+  const auto losses = terms.value().to_vector<float>();
+  EXPECT_FALSE(std::isnan(losses[0]));
+  EXPECT_TRUE(std::isnan(losses[1]));
+  EXPECT_TRUE(std::isnan(cross_entropy_loss(logits, labels).value().item()));
+  terms.backward(Tensor::full({2}, 1.0).to(device()));
+  const auto gradient = logits.grad().to_vector<float>();
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(std::isnan(gradient[i]), i >= 3) << i;
 }
 
 CINNABAR_ON_EACH_DEVICE(CrossEntropyOn);

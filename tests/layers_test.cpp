@@ -10,6 +10,7 @@
 #include "layers/optimizer.hpp"
 #include "layers/pool3d.hpp"
 #include "layers/sequential.hpp"
+#include "layers/upsample.hpp"
 #include "tests/devices.hpp"
 #include "tests/scratch_folder.hpp"
 #include "tests/tensors.hpp"
@@ -78,13 +79,34 @@ TEST(Layers, BatchNormUsesTheBatchThenItsMemory) {
 TEST(Layers, ShapesFollowTheirOptions) {
   const Variable x(random_tensor({2, 4, 6, 6, 6}, 3));
   EXPECT_EQ(MaxPool3d().forward(x).shape(), (Shape{2, 4, 3, 3, 3}));
-  EXPECT_EQ(AveragePool3d({{3, 3, 3}, {3, 3, 3}}).forward(x).shape(), (Shape{2, 4, 2, 2, 2}));
+  EXPECT_EQ(AveragePool3d(pool_cubes(3)).forward(x).shape(), (Shape{2, 4, 2, 2, 2}));
+  EXPECT_EQ(UpsampleLayer({2, 1, 1.5}).forward(x).shape(), (Shape{2, 4, 12, 6, 9}));
   EXPECT_EQ(GroupNorm(2, 4).parameter_count(), 8);
   EXPECT_EQ(InstanceNorm(4).parameter_count(), 0);
   EXPECT_EQ(LayerNorm({6, 6}).forward(x).shape(), x.shape());
   EXPECT_THROW(LayerNorm({6, 5}).forward(x), Error);
   EXPECT_THROW(GroupNorm(3, 4), Error);
   EXPECT_EQ(Softmax().forward(x).shape(), x.shape());
+}
+
+TEST(Layers, ImagesOfDepthOneArePooledBySquares) {
+  const Variable image(Tensor::from<float>({1, 2, 3, 4, 5, 6, 7, 8}, {1, 1, 1, 2, 4}));
+  EXPECT_EQ(MaxPool3d(pool_squares(2)).forward(image).value().to_vector<float>(), (std::vector<float>{6, 8}));
+  EXPECT_EQ(AveragePool3d(pool_squares(2)).forward(image).value().to_vector<float>(),
+            (std::vector<float>{3.5, 5.5}));
+}
+
+TEST(Layers, UpsamplingRepeatsOrInterpolates) {
+  const Variable row(Tensor::from<float>({0, 4}, {1, 1, 1, 2}));
+  EXPECT_EQ(UpsampleLayer({1, 2}).forward(row).value().to_vector<float>(), (std::vector<float>{0, 0, 4, 4}));
+  EXPECT_EQ(UpsampleLayer({1, 2}, Interpolation::linear).forward(row).value().to_vector<float>(),
+            (std::vector<float>{0, 1, 3, 4}));
+}
+
+TEST(Layers, EluBendsBelowZero) {
+  const Variable x(Tensor::from<double>({-1, 0, 2}, {3}));
+  EXPECT_EQ(Elu(0.5).forward(x).value().to_vector<double>(),
+            (std::vector<double>{0.5 * std::expm1(-1.0), 0, 2}));
 }
 
 class TrainingOn : public OnDevice {};
