@@ -1,12 +1,13 @@
 #include "kernels/conv3d.hpp"
 
 #include "bench/bench.hpp"
+#include "bench/onednn_conv3d.hpp"
 #include "tests/tensors.hpp"
 
 // The convolutions of the Quicksilver network with 64 features on patches of 15^3 voxels, batch 4 on the CPU
-// and 64 on a GPU; the last number of a name is the extent of the layer's input. The CPU's backends stand as
-// rivals of what `automatic` chooses. Bytes: inputs and result once each. Operations: 2 a product, border
-// taps included.
+// and 64 on a GPU; the last number of a name is the extent of the layer's input. The CPU's backends and
+// oneDNN stand as rivals of what `automatic` chooses. Bytes: inputs and result once each. Operations: 2 a
+// product, border taps included.
 
 namespace cinnabar {
 namespace {
@@ -35,46 +36,81 @@ constexpr BackendName kBackends[] = {{"", Conv3dBackend::automatic},
                                      {".fft", Conv3dBackend::fft},
                                      {".reference", Conv3dBackend::reference}};
 
-enum class Pass { forward, backward_input, backward_weight };
+using bench::Pass;
 constexpr const char* kPassNames[] = {"forward", "backward_input", "backward_weight"};
 
-/// Times one pass of a layer. A transposed layer is the convolution from its output to its input.
+/// The tensors of a layer. `input` and `output` are those of the convolution: a transposed layer is the
+/// convolution from its output to its input.
+struct Problem {
+  Tensor input, weight, output;
+  Conv3dOptions options;
+
+  Problem(const Layer& layer, Device device) {
+    const std::int64_t batch = device.is_cpu() ? 4 : 64;
+    const std::int64_t e = layer.extent;
+    const std::int64_t k = layer.kernel;
+    options.stride.fill(layer.stride);
+    options.padding.fill(1);
+    const std::int64_t rows = layer.transposed ? layer.in_channels : layer.out_channels;
+    const std::int64_t columns = layer.transposed ? layer.out_channels : layer.in_channels;
+    const Shape near = {batch, layer.in_channels, e, e, e};
+    weight = testing::random_tensor({rows, columns, k, k, k}, 2).to(device);
+    const Shape far = layer.transposed
+                          ? conv_transpose3d_output_shape(near, weight.shape(), options, {0, 0, 0})
+                          : conv3d_output_shape(near, weight.shape(), options);
+    input = testing::random_tensor(layer.transposed ? far : near, 1).to(device);
+    output = testing::random_tensor(layer.transposed ? near : far, 3).to(device);
+  }
+
+  bench::Work work() const {
+    const auto bytes = static_cast<double>(input.bytes() + output.bytes() + weight.bytes());
+    return {bytes, 2.0 * static_cast<double>(output.numel() * weight.numel() / weight.shape(0))};
+  }
+
+  /// Runs a pass and returns what it wrote.
+  const Tensor& run(Pass pass) {
+    const Conv3d& kernels = conv3d_on(input.device());
+    switch (pass) {
+      case Pass::forward:
+        kernels.forward(input, weight, {}, options, output);
+        return output;
+      case Pass::backward_input:
+        kernels.backward_input(output, weight, {}, options, input);
+        return input;
+      default:
+        kernels.backward_weight(output, input, options, weight);
+        return weight;
+    }
+  }
+};
+
+/// The pass of the convolution that is a pass of the layer.
+Pass convolution_pass(const Layer& layer, Pass pass) {
+  if (!layer.transposed || pass == Pass::backward_weight) return pass;
+  return pass == Pass::forward ? Pass::backward_input : Pass::forward;
+}
+
 void run(benchmark::State& state, Device device, const Layer& layer, Pass pass, Conv3dBackend backend) {
   if (!device.is_cpu() && backend != Conv3dBackend::automatic) {
     return state.SkipWithError("a backend of the CPU");
   }
-  const std::int64_t batch = device.is_cpu() ? 4 : 64;
-  const std::int64_t e = layer.extent;
-  Conv3dOptions options;
-  options.stride.fill(layer.stride);
-  options.padding.fill(1);
-  options.backend = backend;
-  const std::int64_t rows = layer.transposed ? layer.in_channels : layer.out_channels;
-  const std::int64_t columns = layer.transposed ? layer.out_channels : layer.in_channels;
-  Tensor weight =
-      testing::random_tensor({rows, columns, layer.kernel, layer.kernel, layer.kernel}, 2).to(device);
-  const Shape near = {batch, layer.in_channels, e, e, e};
-  const Shape far = layer.transposed ? conv_transpose3d_output_shape(near, weight.shape(), options, {0, 0, 0})
-                                     : conv3d_output_shape(near, weight.shape(), options);
-  Tensor x = testing::random_tensor(near, 1).to(device);
-  Tensor y = testing::random_tensor(far, 3).to(device);
-  // The convolution's own input and output, whichever side the layer calls so.
-  Tensor& input = layer.transposed ? y : x;
-  Tensor& output = layer.transposed ? x : y;
-  const double products = static_cast<double>(output.numel() * weight.numel() / rows);
-  const bench::Work work{static_cast<double>(x.bytes() + y.bytes() + weight.bytes()), 2.0 * products};
-  const bool gathers = (pass == Pass::forward) != layer.transposed;
-  const Conv3d& kernels = conv3d_on(device);
-  bench::measure(state, device, work, [&] {
-    if (pass == Pass::backward_weight) {
-      kernels.backward_weight(output, input, options, weight);
-    } else if (gathers) {
-      kernels.forward(input, weight, {}, options, output);
-    } else {
-      kernels.backward_input(output, weight, {}, options, input);
-    }
-  });
+  Problem problem(layer, device);
+  problem.options.backend = backend;
+  bench::measure(state, device, problem.work(), [&] { problem.run(convolution_pass(layer, pass)); });
 }
+
+#ifdef CINNABAR_HAS_ONEDNN
+void run_onednn(benchmark::State& state, Device device, const Layer& layer, Pass pass) {
+  if (!device.is_cpu()) return state.SkipWithError("a rival of the CPU");
+  Problem problem(layer, device);
+  const Pass wanted = convolution_pass(layer, pass);
+  bench::OnednnConv3d rival(wanted, problem.input, problem.weight, problem.output, problem.options);
+  bench::measure(state, device, problem.work(), [&] { rival.run(); });
+  if (testing::relative_error(rival.result(), problem.run(wanted)) > 1e-5) {
+    state.SkipWithError("oneDNN's result is another one");
+  }
+}
+#endif
 
 bool add_all() {
   for (const Layer& layer : kLayers) {
@@ -91,6 +127,12 @@ bool add_all() {
                    },
                    {layer.extent});
       }
+#ifdef CINNABAR_HAS_ONEDNN
+      bench::add(
+          std::string("conv3d_") + kPassNames[static_cast<int>(pass)] + '_' + layer.name + ".onednn",
+          [layer, pass](benchmark::State& state, Device device) { run_onednn(state, device, layer, pass); },
+          {layer.extent});
+#endif
     }
   }
   return true;
