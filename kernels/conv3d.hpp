@@ -10,8 +10,8 @@ namespace cinnabar {
 
 /// How the CPU computes a convolution (docs/kernels/conv3d.md). CUDA has one way and takes `automatic` only.
 enum class Conv3dBackend {
-  automatic,  ///< fft where it is eligible, every kernel extent is at least 3, both channel counts (per
-              ///< group) are at least 32 and the input has at most 32^3 voxels; else gemm
+  automatic,  ///< fft where it can, the input has at most 32^3 voxels and a count of operations from the
+              ///< shapes says that it is faster; else gemm
   reference,  ///< plain loops, sums in f64
   gemm,       ///< blocks of columns and BLAS
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only

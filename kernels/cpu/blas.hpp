@@ -2,7 +2,6 @@
 
 #include <cblas.h>
 
-#include <complex>
 #include <limits>
 
 #include "engine/error.hpp"
@@ -31,20 +30,6 @@ inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, co
 inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const double* a, int lda,
                  const double* b, int ldb, double beta, double* c, int ldc) {
   cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1.0, a, lda, b, ldb, beta, c, ldc);
-}
-
-inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const std::complex<float>* a,
-                 int lda, const std::complex<float>* b, int ldb, std::complex<float> beta,
-                 std::complex<float>* c, int ldc) {
-  const std::complex<float> one(1.0f);
-  cblas_cgemm(CblasRowMajor, ta, tb, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc);
-}
-
-inline void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const std::complex<double>* a,
-                 int lda, const std::complex<double>* b, int ldb, std::complex<double> beta,
-                 std::complex<double>* c, int ldc) {
-  const std::complex<double> one(1.0);
-  cblas_zgemm(CblasRowMajor, ta, tb, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc);
 }
 
 }  // namespace cinnabar::cpu

@@ -124,17 +124,40 @@ CINNABAR_CONV3D_INSTANTIATE(double);
 namespace {
 
 constexpr const char* kOp = "conv3d";
-constexpr std::int64_t kFftChannels = 32;
-constexpr std::int64_t kFftVoxels = 32 * 32 * 32;
+constexpr std::int64_t kFftVoxels = 32 * 32 * 32;  // the spectra of larger inputs would take much memory
+
+double number(std::int64_t value) {
+  return static_cast<double>(value);
+}
+
+/// About how many nanoseconds a core with AVX-512 takes: columns of the inputs are unfolded, then multiplied.
+double gemm_cost(const Conv3dShape& s) {
+  const double columns = number(s.batch * s.out_volume()) * number(s.groups * s.depth());
+  return columns * (0.6 + 0.02 * number(s.out_channels));
+}
+
+/// The same: sums along every line of both images, then weights and products of every frequency. Channels
+/// come in blocks of 16.
+double fft_cost(const Conv3dShape& s) {
+  const auto padded = [](std::int64_t channels) { return number((channels + 15) / 16 * 16); };
+  double frequencies = 0.5;
+  double lines = 0;
+  for (const Conv3dAxis& axis : s.axis) {
+    const double extent = number(std::int64_t{axis.in} + axis.padding);
+    frequencies *= extent;
+    lines += extent;
+  }
+  const double images = number(s.batch) * (padded(s.in_channels) + padded(s.out_channels));
+  const double products = padded(s.out_channels) * number(s.in_channels) * (0.25 + 0.11 * number(s.batch));
+  return number(s.groups) * frequencies * (0.05 * lines * images + products);
+}
 
 Conv3dBackend choose(const Conv3dShape& shape, Conv3dBackend wanted) {
   const bool eligible = conv3d_fft_is_eligible(shape);
   CINNABAR_CHECK(wanted != Conv3dBackend::fft || eligible, kOp,
                  "the fft backend needs stride 1 and dilation 1 on every axis");
   if (wanted != Conv3dBackend::automatic) return wanted;
-  bool use_fft = eligible && std::min(shape.in_channels, shape.out_channels) >= kFftChannels &&
-                 shape.in_volume() <= kFftVoxels;
-  for (const Conv3dAxis& axis : shape.axis) use_fft = use_fft && axis.kernel >= 3;
+  const bool use_fft = eligible && shape.in_volume() <= kFftVoxels && fft_cost(shape) < gemm_cost(shape);
   return use_fft ? Conv3dBackend::fft : Conv3dBackend::gemm;
 }
 

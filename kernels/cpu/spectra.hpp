@@ -1,150 +1,175 @@
 #pragma once
 
-// Fourier transforms of batches of volumes with channels, laid out for products over the channels.
-
 #include <algorithm>
-#include <complex>
-#include <map>
-#include <mutex>
-#include <tuple>
+#include <array>
 
-#include "kernels/cpu/blas.hpp"
 #include "kernels/cpu/epilogue_row.hpp"
-#include "kernels/cpu/fftw.hpp"
+#include "kernels/cpu/line_transform.hpp"
 #include "kernels/cpu/scratch.hpp"
 #include "kernels/parallel.hpp"
 
 namespace cinnabar::cpu {
 
-/// Channels of one image transformed together: 8 complex floats of a frequency are a cache line.
-inline constexpr std::int64_t kSpectraAtOnce = 8;
-
-/// Extents of the circular transforms.
+/// Extents of circular transforms, D, H, W.
 struct SpectrumGrid {
-  std::int64_t extent[3];
+  std::array<std::int64_t, 3> extent;
 
   std::int64_t half() const { return extent[2] / 2 + 1; }
   std::int64_t voxels() const { return extent[0] * extent[1] * extent[2]; }
   std::int64_t frequencies() const { return extent[0] * extent[1] * half(); }
-  /// Room for one spectrum, in whole cache lines so that FFTW finds every one aligned alike.
-  std::int64_t room() const { return (frequencies() + 7) / 8 * 8; }
 };
 
-template <class T>
-struct SpectrumPlans {
-  typename Fftw<T>::Plan forward;
-  typename Fftw<T>::Plan backward;
+/// A batch of volumes [batch, groups x channels, d, h, w] and how they lie in the grid: voxel i at
+/// i + shift (mod extent), 0 <= shift < extent.
+struct VolumeBatch {
+  std::int64_t batch, groups, channels;
+  std::array<std::int64_t, 3> extent;
+  std::array<std::int64_t, 3> shift;
 };
 
-/// Made once per grid and kept for the process; FFTW_ESTIMATE, so that the bits do not depend on timings.
-template <class T>
-const SpectrumPlans<T>& spectrum_plans(const SpectrumGrid& grid) {
-  using F = Fftw<T>;
-  static std::mutex mutex;
-  static std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, SpectrumPlans<T>> cache;
-  const std::lock_guard lock(mutex);
-  const auto key = std::make_tuple(grid.extent[0], grid.extent[1], grid.extent[2]);
-  if (const auto found = cache.find(key); found != cache.end()) return found->second;
-  int extent[3];
-  for (int i = 0; i < 3; ++i) extent[i] = blas_extent("spectra", grid.extent[i]);
-  const Scratch<T> real(grid.voxels());
-  const Scratch<std::complex<T>> complex(grid.room());
-  auto* half = reinterpret_cast<typename F::Complex*>(complex.values);
-  SpectrumPlans<T> plans;
-  plans.forward = F::many_r2c(3, extent, 1, real.values, nullptr, 1, 0, half, nullptr, 1, 0, FFTW_ESTIMATE);
-  plans.backward = F::many_c2r(3, extent, 1, half, nullptr, 1, 0, real.values, nullptr, 1, 0, FFTW_ESTIMATE);
-  CINNABAR_CHECK(plans.forward != nullptr && plans.backward != nullptr, "spectra", "FFTW has no plan for ",
-                 extent[0], " x ", extent[1], " x ", extent[2]);
-  return cache.emplace(key, plans).first->second;
-}
-
-/// Spectra of all images and channels with the frequency outermost: [frequencies][batch][channels], so that
-/// the values of one frequency are a matrix.
+/// The Fourier transforms of such a batch: [batch][groups][blocks of channels][fd][fh][fw]. Only half of the
+/// frequencies along W are kept; the others are their conjugates.
 template <class T>
 class Spectra {
  public:
-  Spectra(const SpectrumGrid& grid, std::int64_t batch, std::int64_t channels)
-      : grid_(grid), batch_(batch), channels_(channels), values_(grid.frequencies() * batch * channels) {}
+  Spectra(const SpectrumGrid& grid, const VolumeBatch& volumes)
+      : grid_(grid),
+        volumes_(volumes),
+        blocks_(lane_blocks<T>(volumes.channels)),
+        depth_(grid.extent[0]),
+        height_(grid.extent[1]),
+        width_(grid.extent[2]),
+        values_(volumes.batch * image_stride()) {}
 
-  std::complex<T>* at(std::int64_t frequency) const {
-    return values_.values + frequency * batch_ * channels_;
+  /// Distance of blocks: a row more than a volume has, so that blocks do not fall into the same cache sets.
+  std::int64_t block_stride() const { return grid_.frequencies() + grid_.half(); }
+  std::int64_t image_stride() const { return volumes_.groups * blocks_ * block_stride(); }
+  /// The first block of a group in the first image.
+  ComplexLanes<T>* at(std::int64_t frequency, std::int64_t group) const {
+    return values_.values + group * blocks_ * block_stride() + frequency;
   }
 
-  /// Transforms volumes [batch, channels, d, h, w], zeros beyond them.
-  void read(const T* images, const std::int64_t (&extent)[3]) {
-    const SpectrumPlans<T>& plans = spectrum_plans<T>(grid_);
-    for_each_block(
-        [&](std::int64_t n, std::int64_t first, std::int64_t count, T* real, std::complex<T>* spectra) {
-          for (std::int64_t c = 0; c < count; ++c) {
-            const T* from = images + (n * channels_ + first + c) * extent[0] * extent[1] * extent[2];
-            std::fill_n(real, grid_.voxels(), T(0));
-            for (std::int64_t d = 0; d < extent[0]; ++d) {
-              for (std::int64_t h = 0; h < extent[1]; ++h, from += extent[2]) {
-                std::copy_n(from, extent[2], real + (d * grid_.extent[1] + h) * grid_.extent[2]);
-              }
-            }
-            Fftw<T>::run_r2c(plans.forward, real,
-                             reinterpret_cast<typename Fftw<T>::Complex*>(spectra + c * grid_.room()));
-          }
-          for (std::int64_t f = 0; f < grid_.frequencies(); ++f) {
-            std::complex<T>* to = at(f) + n * channels_ + first;
-            for (std::int64_t c = 0; c < count; ++c) to[c] = spectra[c * grid_.room() + f];
-          }
-        });
-  }
-
-  /// Transforms back to volumes [batch, channels, d, h, w] and applies an epilogue; voxel i is that at i +
-  /// shift (mod extent).
-  void write(T* images, const std::int64_t (&extent)[3], const std::int64_t (&shift)[3],
-             const EpilogueMath<T>& after) const {
-    const SpectrumPlans<T>& plans = spectrum_plans<T>(grid_);
-    const T scale = T(1) / static_cast<T>(grid_.voxels());
-    for_each_block([&](std::int64_t n, std::int64_t first, std::int64_t count, T* real,
-                       std::complex<T>* spectra) {
-      for (std::int64_t f = 0; f < grid_.frequencies(); ++f) {
-        const std::complex<T>* from = at(f) + n * channels_ + first;
-        for (std::int64_t c = 0; c < count; ++c) spectra[c * grid_.room() + f] = from[c];
+  /// Transforms the volumes.
+  void read(const T* images) {
+    for_each_block([&](const Block& block, const Room& room) {
+      read_rows(images + block.first_voxel, block, room);
+      const std::int64_t half = grid_.half(), slice = grid_.extent[1] * half;
+      for (std::int64_t d = 0; d < extent(0); ++d) {
+        transform_lines(height_, -1, block.values + place(0, d) * slice, half, half, room);
       }
-      for (std::int64_t c = 0; c < count; ++c) {
-        Fftw<T>::run_c2r(plans.backward,
-                         reinterpret_cast<typename Fftw<T>::Complex*>(spectra + c * grid_.room()), real);
-        const std::int64_t volume = extent[0] * extent[1] * extent[2];
-        const std::int64_t index = (n * channels_ + first + c) * volume;
-        T* to = images + index;
-        for (std::int64_t d = 0; d < extent[0]; ++d) {
-          const std::int64_t z = (d + shift[0]) % grid_.extent[0];
-          for (std::int64_t h = 0; h < extent[1]; ++h, to += extent[2]) {
-            const T* row = real + (z * grid_.extent[1] + (h + shift[1]) % grid_.extent[1]) * grid_.extent[2];
-            for (std::int64_t w = 0, x = shift[2] % grid_.extent[2]; w < extent[2]; ++w) {
-              to[w] = scale * row[x];
-              if (++x == grid_.extent[2]) x = 0;
-            }
-          }
-        }
-        epilogue_row(after, first + c, index, volume, images + index, images + index);
+      transform_lines(depth_, -1, block.values, slice, slice, room);
+    });
+  }
+  /// Transforms back in place, ended by an epilogue.
+  void write(T* images, const EpilogueMath<T>& after) const {
+    for_each_block([&](const Block& block, const Room& room) {
+      const std::int64_t half = grid_.half(), slice = grid_.extent[1] * half;
+      transform_lines(depth_, +1, block.values, slice, slice, room);
+      for (std::int64_t d = 0; d < extent(0); ++d) {
+        transform_lines(height_, +1, block.values + place(0, d) * slice, half, half, room);
+      }
+      write_rows(block, images + block.first_voxel, room);
+      const std::int64_t volume = extent(0) * extent(1) * extent(2);
+      for (std::int64_t c = 0; c < block.channels; ++c) {
+        const std::int64_t first = block.first_voxel + c * volume;
+        epilogue_row(after, block.channel + c, first, volume, images + first, images + first);
       }
     });
   }
 
  private:
-  /// Calls block(n, first channel, channels, real scratch, spectra scratch) for all images in parallel.
-  template <class Block>
-  void for_each_block(const Block& block) const {
-    const std::int64_t blocks = (channels_ + kSpectraAtOnce - 1) / kSpectraAtOnce;
-    parallel_for(batch_ * blocks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
-      const Scratch<T> real(grid_.voxels());
-      const Scratch<std::complex<T>> spectra(kSpectraAtOnce * grid_.room());
-      for (std::int64_t task = first_task; task < last_task; ++task) {
-        const std::int64_t first = task % blocks * kSpectraAtOnce;
-        block(task / blocks, first, std::min(kSpectraAtOnce, channels_ - first), real.values, spectra.values);
+  /// One block of channels of one image.
+  struct Block {
+    std::int64_t channel, channels;
+    std::int64_t first_voxel;  ///< in the images
+    ComplexLanes<T>* values;
+  };
+
+  /// Working memory of a thread.
+  struct Room {
+    explicit Room(const SpectrumGrid& grid)
+        : line(largest(grid)), work(largest(grid)), row(grid.extent[2] * kLanes<T>) {}
+    static std::int64_t largest(const SpectrumGrid& grid) {
+      return std::max({grid.extent[0], grid.extent[1], grid.extent[2]});
+    }
+    Lanes<T>* real() const { return reinterpret_cast<Lanes<T>*>(row.values); }
+    Scratch<ComplexLanes<T>> line, work;
+    Scratch<T> row;
+  };
+
+  template <class Visit>
+  void for_each_block(const Visit& visit) const {
+    parallel_for(volumes_.batch * volumes_.groups * blocks_, 1, [&](std::int64_t first, std::int64_t last) {
+      const Room room(grid_);
+      const std::int64_t volume = extent(0) * extent(1) * extent(2);
+      for (std::int64_t task = first; task < last; ++task) {
+        const std::int64_t in_group = task % blocks_ * kLanes<T>, group = task / blocks_;
+        const std::int64_t channel = group % volumes_.groups * volumes_.channels + in_group;
+        visit({channel, std::min(kLanes<T>, volumes_.channels - in_group),
+               (group * volumes_.channels + in_group) * volume, values_.values + task * block_stride()},
+              room);
       }
     });
   }
 
+  /// Where voxel `i` of an axis lies.
+  std::int64_t place(std::size_t axis, std::int64_t i) const {
+    const std::int64_t sum = i + volumes_.shift[axis];
+    return sum < grid_.extent[axis] ? sum : sum - grid_.extent[axis];
+  }
+  std::int64_t extent(std::size_t axis) const { return volumes_.extent[axis]; }
+
+  /// Transforms `count` lines that lie side by side, their elements `stride` apart.
+  void transform_lines(const LineTransform<T>& along, int sign, ComplexLanes<T>* first, std::int64_t stride,
+                       std::int64_t count, const Room& room) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t k = 0; k < along.extent(); ++k) room.line.values[k] = first[k * stride + i];
+      along.transform(sign, room.line.values, room.work.values);
+      for (std::int64_t k = 0; k < along.extent(); ++k) first[k * stride + i] = room.line.values[k];
+    }
+  }
+
+  /// Puts the rows of the channels, transformed along W, into zeros.
+  void read_rows(const T* from, const Block& block, const Room& room) const {
+    const std::int64_t volume = extent(0) * extent(1) * extent(2);
+    std::fill_n(block.values, grid_.frequencies(), ComplexLanes<T>{});
+    std::fill_n(room.row.values, grid_.extent[2] * kLanes<T>, T(0));
+    for (std::int64_t d = 0; d < extent(0); ++d) {
+      for (std::int64_t h = 0; h < extent(1); ++h, from += extent(2)) {
+        for (std::int64_t w = 0; w < extent(2); ++w) {
+          T* to = room.row.values + place(2, w) * kLanes<T>;
+          for (std::int64_t c = 0; c < block.channels; ++c) to[c] = from[c * volume + w];
+        }
+        width_.real_to_half(room.real(), row(block, d, h), room.work.values);
+      }
+    }
+  }
+
+  void write_rows(const Block& block, T* to, const Room& room) const {
+    const std::int64_t volume = extent(0) * extent(1) * extent(2);
+    const T scale = T(1) / static_cast<T>(grid_.voxels());
+    for (std::int64_t d = 0; d < extent(0); ++d) {
+      for (std::int64_t h = 0; h < extent(1); ++h, to += extent(2)) {
+        width_.half_to_real(row(block, d, h), room.real(), room.work.values);
+        for (std::int64_t c = 0; c < block.channels; ++c) {
+          for (std::int64_t w = 0; w < extent(2); ++w) {
+            to[c * volume + w] = scale * room.row.values[place(2, w) * kLanes<T> + c];
+          }
+        }
+      }
+    }
+  }
+
+  /// Where the row of voxels at (d, h) lies.
+  ComplexLanes<T>* row(const Block& block, std::int64_t d, std::int64_t h) const {
+    return block.values + (place(0, d) * grid_.extent[1] + place(1, h)) * grid_.half();
+  }
+
   SpectrumGrid grid_;
-  std::int64_t batch_;
-  std::int64_t channels_;
-  Scratch<std::complex<T>> values_;
+  VolumeBatch volumes_;
+  std::int64_t blocks_;
+  LineTransform<T> depth_, height_, width_;
+  Scratch<ComplexLanes<T>> values_;
 };
 
 }  // namespace cinnabar::cpu
