@@ -58,7 +58,7 @@ struct Entry {
   std::uint64_t end = 0;
 };
 
-/// The bytes of a regular file, mapped read-only.
+/// The bytes of a regular file. Pages written to become the process's own (MAP_PRIVATE): the file stays.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path) {
@@ -68,25 +68,27 @@ class MappedFile {
     const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
     size_ = static_cast<std::size_t>(status.st_size);
     void* mapped = MAP_FAILED;
-    if (regular && size_ > 0) mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    if (regular && size_ > 0) {
+      mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
+    }
     const int reason = errno;
     ::close(file);
     if (!regular) fail_input(path.string(), ": not a regular file");
     if (size_ == 0) return;
     if (mapped == MAP_FAILED) fail_input(path.string(), ": cannot map: ", std::strerror(reason));
-    bytes_ = static_cast<const char*>(mapped);
+    bytes_ = static_cast<char*>(mapped);
   }
   ~MappedFile() {
-    if (bytes_ != nullptr) ::munmap(const_cast<char*>(bytes_), size_);
+    if (bytes_ != nullptr) ::munmap(bytes_, size_);
   }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
-  const char* bytes() const { return bytes_; }
+  char* bytes() const { return bytes_; }
   std::size_t size() const { return size_; }
 
  private:
-  const char* bytes_ = nullptr;
+  char* bytes_ = nullptr;
   std::size_t size_ = 0;
 };
 
@@ -189,7 +191,7 @@ void check_tiling(const std::map<std::string, Entry>& entries, std::uint64_t dat
 struct SafeTensorsFile::Mapping {
   std::filesystem::path path;
   MappedFile file;
-  const char* data = nullptr;  ///< behind the header
+  char* data = nullptr;  ///< behind the header
   std::map<std::string, Entry> entries;
   std::map<std::string, std::string> metadata;
 
@@ -201,13 +203,19 @@ struct SafeTensorsFile::Mapping {
     }
   }
 
+  const Entry& entry(const std::string& name) const {
+    const auto found = entries.find(name);
+    if (found == entries.end()) fail_input(path.string(), ": holds no tensor '", name, "'");
+    return found->second;
+  }
+
   void parse() {
     if (file.size() < kLengthBytes) fail_input("only ", file.size(), " bytes long");
     std::uint64_t header_bytes = 0;
     std::memcpy(&header_bytes, file.bytes(), kLengthBytes);
     if (header_bytes > kMaxHeaderBytes) fail_input("the header claims ", header_bytes, " bytes");
     if (header_bytes > file.size() - kLengthBytes) fail_input("the file ends inside the header");
-    const char* header = file.bytes() + kLengthBytes;
+    char* header = file.bytes() + kLengthBytes;
     data = header + header_bytes;
     if (header_bytes == 0 || *header != '{') fail_input("the header does not begin with '{'");
     const json root = parse_json(header, data);
@@ -235,7 +243,7 @@ struct SafeTensorsFile::Mapping {
 };
 
 SafeTensorsFile::SafeTensorsFile(const std::filesystem::path& path)
-    : mapping_(std::make_unique<Mapping>(path)) {}
+    : mapping_(std::make_shared<const Mapping>(path)) {}
 SafeTensorsFile::~SafeTensorsFile() = default;
 SafeTensorsFile::SafeTensorsFile(SafeTensorsFile&&) noexcept = default;
 SafeTensorsFile& SafeTensorsFile::operator=(SafeTensorsFile&&) noexcept = default;
@@ -251,12 +259,18 @@ bool SafeTensorsFile::contains(const std::string& name) const {
 }
 
 Tensor SafeTensorsFile::read(const std::string& name) const {
-  const auto found = mapping_->entries.find(name);
-  if (found == mapping_->entries.end()) fail_input(path().string(), ": holds no tensor '", name, "'");
-  const Entry& entry = found->second;
-  Tensor result = Tensor::empty(entry.shape, entry.dtype);
-  copy_bytes(result.raw(), Device::cpu(), mapping_->data + entry.begin, Device::cpu(), result.bytes());
+  const Entry& stored = mapping_->entry(name);
+  Tensor result = Tensor::empty(stored.shape, stored.dtype);
+  copy_bytes(result.raw(), Device::cpu(), mapping_->data + stored.begin, Device::cpu(), result.bytes());
   return result;
+}
+
+Tensor SafeTensorsFile::view(const std::string& name) const {
+  const Entry& stored = mapping_->entry(name);
+  char* first = mapping_->data + stored.begin;
+  if (reinterpret_cast<std::uintptr_t>(first) % size_of(stored.dtype) != 0) return read(name);
+  return Tensor::over(std::make_shared<Storage>(first, stored.end - stored.begin, mapping_), stored.shape,
+                      stored.dtype);
 }
 
 const std::map<std::string, std::string>& SafeTensorsFile::metadata() const {

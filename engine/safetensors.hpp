@@ -24,7 +24,7 @@ SafeTensors load_safetensors(const std::filesystem::path& path);
 /// Writes under a temporary name and renames, so a file is never half-written.
 void save_safetensors(const std::filesystem::path& path, const SafeTensors& content);
 
-/// A memory-mapped file whose tensors are read one at a time.
+/// A memory-mapped file whose tensors are read one at a time, or used in place.
 class SafeTensorsFile {
  public:
   explicit SafeTensorsFile(const std::filesystem::path& path);
@@ -36,12 +36,16 @@ class SafeTensorsFile {
   bool contains(const std::string& name) const;
   /// A CPU copy of one tensor. Throws InputError naming file and tensor when it is absent.
   Tensor read(const std::string& name) const;
+  /// The same tensor where it lies in the mapping, which lives on with it: pages are read when they are first
+  /// touched, and what is written to the tensor stays in memory. Data that are not aligned to their elements
+  /// are copied. A file must not be shortened while it is mapped: the system then ends the process.
+  Tensor view(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const;
   const std::filesystem::path& path() const;
 
  private:
   struct Mapping;
-  std::unique_ptr<Mapping> mapping_;
+  std::shared_ptr<const Mapping> mapping_;
 };
 
 }  // namespace cinnabar

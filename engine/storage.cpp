@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "engine/error.hpp"
 
@@ -81,7 +82,13 @@ Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(devi
   counters(device.type).add(static_cast<std::int64_t>(bytes));
 }
 
+Storage::Storage(void* data, std::size_t bytes, std::shared_ptr<const void> owner)
+    : data_(data), bytes_(bytes), owner_(std::move(owner)) {
+  CINNABAR_CHECK(owner_ != nullptr, "storage", "borrowed memory needs an owner");
+}
+
 Storage::~Storage() {
+  if (owner_ != nullptr) return;
   if (device_.is_cpu()) ::operator delete(data_, kCpuAlignment);
 #ifdef CINNABAR_HAS_CUDA
   // Errors are dropped here: at process exit the runtime may already be gone.

@@ -13,6 +13,8 @@ namespace cinnabar {
 class Storage {
  public:
   Storage(std::size_t bytes, Device device);
+  /// CPU memory that belongs to `owner`, which the block keeps alive; not counted in memory_use.
+  Storage(void* data, std::size_t bytes, std::shared_ptr<const void> owner);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -26,6 +28,7 @@ class Storage {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_;
+  std::shared_ptr<const void> owner_;  ///< of borrowed memory
 };
 
 /// Counters of live blocks, for leak tests and memory reports.

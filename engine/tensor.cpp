@@ -97,6 +97,20 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
   return result;
 }
 
+Tensor Tensor::over(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype) {
+  Tensor result;
+  result.storage_ = std::move(storage);
+  result.shape_ = shape;
+  result.dtype_ = dtype;
+  CINNABAR_CHECK(result.defined(), "tensor", "no storage to lie over");
+  CINNABAR_CHECK(shape.numel() <= std::numeric_limits<std::int64_t>::max() / 8 &&
+                     result.bytes() <= result.storage_->bytes(),
+                 "tensor", result, " does not fit ", result.storage_->bytes(), " bytes");
+  CINNABAR_CHECK(reinterpret_cast<std::uintptr_t>(result.storage_->data()) % size_of(dtype) == 0, "tensor",
+                 "the memory is not aligned to ", dtype);
+  return result;
+}
+
 Tensor Tensor::empty_like(const Tensor& other) {
   return empty(other.shape(), other.dtype(), other.device());
 }

@@ -25,6 +25,8 @@ class Tensor {
   /// A CPU tensor holding the given values in row-major order.
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape);
+  /// A tensor over the first bytes of a block, which it shares. The block must be aligned to the dtype.
+  static Tensor over(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype);
   /// An uninitialised tensor of the same shape, dtype and device.
   static Tensor empty_like(const Tensor& other);
   static Tensor zeros_like(const Tensor& other);

@@ -123,6 +123,31 @@ TEST_F(SafeTensorsTest, TensorsAreReadOneAtATime) {
   EXPECT_THROW(moved.read("weight"), InputError);
 }
 
+TEST_F(SafeTensorsTest, ViewsLieInTheFileOutliveItAndNeverChangeIt) {
+  save_safetensors(path(), example());
+  const std::string before = read_raw(path());
+  const MemoryUse own = memory_use(DeviceType::cpu);
+  std::map<std::string, Tensor> views;
+  {
+    const SafeTensorsFile file(path());
+    for (const std::string& name : file.names()) views[name] = file.view(name);
+    EXPECT_EQ(file.view("weights").raw(), views["weights"].raw());
+    EXPECT_THROW(file.view("weight"), InputError);
+  }
+  EXPECT_EQ(memory_use(DeviceType::cpu).live_blocks, own.live_blocks) << "a tensor was copied";
+  expect_equal({views, example().metadata}, example());
+  views["weights"].fill(7.0);
+  EXPECT_EQ(views["weights"].rows(1, 1).to_vector<float>(), (std::vector<float>{7, 7, 7}));
+  EXPECT_EQ(read_raw(path()), before);
+}
+
+TEST_F(SafeTensorsTest, ViewsOfUnalignedDataAreCopies) {
+  const SafeTensorsFile file(write_file(
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"I32","shape":[1],"data_offsets":[1,5]}})",
+      5));
+  EXPECT_EQ(file.view("b").item(), 0x01010101);
+}
+
 TEST_F(SafeTensorsTest, OverwritesAndKeepsTheOldFileWhenWritingFails) {
   save_safetensors(path(), example());
   SafeTensors large;
