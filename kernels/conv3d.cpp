@@ -1,5 +1,12 @@
 #include "kernels/conv3d.hpp"
 
+#include <algorithm>
+#include <iterator>
+
+#ifdef CINNABAR_HAS_CUDA
+#include "kernels/cuda/vendor/cudnn.hpp"
+#endif
+
 namespace cinnabar {
 
 namespace {
@@ -93,6 +100,29 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
                      narrow(options.stride[i]), narrow(options.padding[i]), narrow(options.dilation[i])};
   }
   return shape;
+}
+
+bool conv3d_has_backend(Device device, Conv3dBackend backend) {
+  switch (backend) {
+    case Conv3dBackend::reference:
+    case Conv3dBackend::gemm:
+      return device.is_cpu();
+    case Conv3dBackend::direct:
+      return device.is_cuda();
+    case Conv3dBackend::cudnn:
+#ifdef CINNABAR_HAS_CUDA
+      return device.is_cuda() && cuda::vendor::has_cudnn();
+#else
+      return false;
+#endif
+    default:
+      return true;
+  }
+}
+
+bool conv3d_fft_is_eligible(const Conv3dShape& shape) {
+  return std::all_of(std::begin(shape.axis), std::end(shape.axis),
+                     [](const Conv3dAxis& axis) { return axis.stride == 1 && axis.dilation == 1; });
 }
 
 }  // namespace cinnabar

@@ -8,13 +8,15 @@
 
 namespace cinnabar {
 
-/// How the CPU computes a convolution (docs/kernels/conv3d.md). CUDA has one way and takes `automatic` only.
+/// How a convolution is computed (docs/kernels/conv3d.md).
 enum class Conv3dBackend {
-  automatic,  ///< fft where it can, the input has at most 32^3 voxels and a count of operations from the
-              ///< shapes says that it is faster; else gemm
-  reference,  ///< plain loops, sums in f64
-  gemm,       ///< blocks of columns and BLAS
+  automatic,  ///< CPU: fft where it can, the input has at most 32^3 voxels and a count of operations from the
+              ///< shapes says that it is faster; else gemm. CUDA: direct
+  reference,  ///< CPU: plain loops, sums in f64
+  gemm,       ///< CPU: blocks of columns and BLAS
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
+  direct,     ///< CUDA: tiled implicit matrix products
+  cudnn,      ///< CUDA: NVIDIA's library, where the build has it
 };
 
 /// Per axis in the order D, H, W.
@@ -87,6 +89,11 @@ struct Conv3dShape {
 /// Checks input, weight and output (or their gradients) against each other. Throws Error.
 Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor& output,
                          const Conv3dOptions& options);
+
+/// Whether a device can compute by a backend in this build, for shapes that suit it.
+bool conv3d_has_backend(Device device, Conv3dBackend backend);
+/// Whether transforms can compute a convolution: stride 1 and dilation 1 on every axis.
+bool conv3d_fft_is_eligible(const Conv3dShape& shape);
 
 /// The output's shape. Throws Error where the kernel does not fit into the padded input.
 Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options);

@@ -25,11 +25,14 @@ Conv3dOptions conv3d_options(const nlohmann::json& options) {
 }
 
 std::vector<Conv3dBackend> backends_for(const TorchCase& golden, const Conv3dOptions& options) {
-  if (!golden.device.is_cpu()) return {Conv3dBackend::automatic};
-  std::vector<Conv3dBackend> backends{Conv3dBackend::automatic, Conv3dBackend::reference,
-                                      Conv3dBackend::gemm};
+  using enum Conv3dBackend;
   const std::array<std::int64_t, 3> ones{1, 1, 1};
-  if (options.stride == ones && options.dilation == ones) backends.push_back(Conv3dBackend::fft);
+  const bool fits_fft = options.stride == ones && options.dilation == ones;
+  std::vector<Conv3dBackend> backends;
+  for (const Conv3dBackend backend : {automatic, reference, gemm, fft, direct, cudnn}) {
+    if (conv3d_has_backend(golden.device, backend) && (backend != fft || fits_fft))
+      backends.push_back(backend);
+  }
   return backends;
 }
 

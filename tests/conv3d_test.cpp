@@ -82,14 +82,20 @@ void expect_close(const std::vector<Tensor>& actual, const std::vector<Tensor>& 
   }
 }
 
-std::vector<Backend> backends_on(Device device) {
-  if (!device.is_cpu()) return {Backend::automatic};
-  return {Backend::reference, Backend::gemm, Backend::fft};
-}
-
 bool fits_fft(const ConvCase& c) {
   const std::array<std::int64_t, 3> ones{1, 1, 1};
   return c.options.stride == ones && c.options.dilation == ones;
+}
+
+/// The backends by which a device can compute a case.
+std::vector<ConvCase> on_every_backend(Device device, const ConvCase& c) {
+  std::vector<ConvCase> all;
+  for (const Backend backend :
+       {Backend::reference, Backend::gemm, Backend::direct, Backend::cudnn, Backend::fft}) {
+    if (!conv3d_has_backend(device, backend) || (backend == Backend::fft && !fits_fft(c))) continue;
+    all.push_back(with_backend(c, backend));
+  }
+  return all;
 }
 
 TEST(Conv3d, HandSizedRow) {
@@ -121,9 +127,7 @@ TEST(Conv3d, GroupsReadTheirOwnChannels) {
 
 TEST(Conv3d, GradientsMatchDifferencesOnEveryBackend) {
   for (const ConvCase& plain : kCases) {
-    for (const Backend backend : {Backend::reference, Backend::gemm, Backend::fft}) {
-      if (backend == Backend::fft && !fits_fft(plain)) continue;
-      const ConvCase c = with_backend(plain, backend);
+    for (const ConvCase& c : on_every_backend(Device::cpu(), plain)) {
       const GradcheckResult result = gradcheck(
           [&](const std::vector<Variable>& v) { return conv3d(v[0], v[1], v[2], c.options); },
           {random_tensor(c.input, 1, -1, 1, DType::f64), random_tensor(c.weight, 2, -1, 1, DType::f64),
@@ -197,9 +201,7 @@ TEST(Conv3d, BackendsHoldFloat32) {
   for (const auto& list : {kCases, kLarger}) {
     for (const ConvCase& c : list) {
       const auto expected = run_reference(c);
-      for (const Backend backend : {Backend::reference, Backend::gemm, Backend::fft}) {
-        if (backend == Backend::fft && !fits_fft(c)) continue;
-        const ConvCase one = with_backend(c, backend);
+      for (const ConvCase& one : on_every_backend(Device::cpu(), c)) {
         expect_close(run_all(Device::cpu(), DType::f32, one), expected, 2e-6, one);
       }
     }
@@ -208,8 +210,7 @@ TEST(Conv3d, BackendsHoldFloat32) {
 
 TEST(Conv3d, BitsDoNotDependOnTheNumberOfThreads) {
   const ConvCase c{{3, 6, 9, 11, 13}, {8, 6, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}};
-  for (const Backend backend : {Backend::reference, Backend::gemm, Backend::fft}) {
-    const ConvCase one = with_backend(c, backend);
+  for (const ConvCase& one : on_every_backend(Device::cpu(), c)) {
     const auto compute = [&] { return run_all(Device::cpu(), DType::f32, one); };
     const auto alone = on_threads(1, compute);
     const auto shared = on_threads(3, compute);
@@ -297,19 +298,21 @@ CINNABAR_ON_EACH_DEVICE(Conv3dOn);
 
 TEST_P(Conv3dOn, AgreesWithTheReferenceAssignsAndRepeats) {
   for (const auto& list : {kCases, kLarger}) {
-    for (const ConvCase& c : list) {
-      const auto found = run_all(device(), DType::f32, c);
-      expect_close(found, run_reference(c), 2e-6, c);
-      const auto again = run_all(device(), DType::f32, c);
-      for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(found[k], again[k])) << k << " of " << c;
+    for (const ConvCase& plain : list) {
+      const auto expected = run_reference(plain);
+      for (const ConvCase& c : on_every_backend(device(), plain)) {
+        const auto found = run_all(device(), DType::f32, c);
+        expect_close(found, expected, 2e-6, c);
+        const auto again = run_all(device(), DType::f32, c);
+        for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(found[k], again[k])) << k << " of " << c;
+      }
     }
   }
 }
 
 TEST_P(Conv3dOn, EndsWithTheEpilogueAsAnOpOfItsOwn) {
-  for (const Backend backend : backends_on(device())) {
-    const ConvCase c =
-        with_backend({{2, 4, 5, 7, 9}, {6, 2, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 2}}, backend);
+  const ConvCase plain{{2, 4, 5, 7, 9}, {6, 2, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 2}};
+  for (const ConvCase& c : on_every_backend(device(), plain)) {
     const Variable input(random_tensor(c.input, 1).to(device()));
     const Variable weight(random_tensor(c.weight, 2).to(device()));
     const EpilogueInputs after = epilogue_for(6, device(), DType::f32);
@@ -359,15 +362,19 @@ TEST_P(Conv3dOn, NanStaysWithinReachOfItsTaps) {
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(std::isnan(values[i]), i >= 3 && i <= 5) << i;
 }
 
-TEST(Conv3dOnCuda, AsksForFloat32AndNoBackend) {
+TEST(Conv3dOnCuda, AsksForFloat32AndABackendItHas) {
   if (cuda_status().device_count == 0) GTEST_SKIP() << cuda_status().reason;
   const auto zeros = [](const Shape& shape, DType dtype) {
     return Variable(Tensor::zeros(shape, dtype, Device::cuda()));
   };
-  EXPECT_THROW(conv3d(zeros({1, 1, 2, 2, 2}, DType::f64), zeros({1, 1, 1, 1, 1}, DType::f64)), Error);
-  Conv3dOptions gemm;
-  gemm.backend = Backend::gemm;
-  EXPECT_THROW(conv3d(zeros({1, 1, 2, 2, 2}, DType::f32), zeros({1, 1, 1, 1, 1}, DType::f32), {}, gemm),
+  Conv3dOptions options;
+  for (const Backend backend : {Backend::direct, Backend::fft, Backend::cudnn}) {
+    options.backend = backend;
+    EXPECT_THROW(conv3d(zeros({1, 1, 2, 2, 2}, DType::f64), zeros({1, 1, 1, 1, 1}, DType::f64), {}, options),
+                 Error);
+  }
+  options.backend = Backend::gemm;
+  EXPECT_THROW(conv3d(zeros({1, 1, 2, 2, 2}, DType::f32), zeros({1, 1, 1, 1, 1}, DType::f32), {}, options),
                Error);
 }
 

@@ -25,14 +25,6 @@ CINNABAR_CONV3D_BACKEND(conv3d_fft)
 
 #undef CINNABAR_CONV3D_BACKEND
 
-/// Whether the fft backend can compute a convolution.
-inline bool conv3d_fft_is_eligible(const Conv3dShape& shape) {
-  for (const Conv3dAxis& axis : shape.axis) {
-    if (axis.stride != 1 || axis.dilation != 1) return false;
-  }
-  return true;
-}
-
 }  // namespace cinnabar::cpu
 
 /// Behind the templates of a backend: makes them for float and double.

@@ -13,13 +13,13 @@
 #include "kernels/field_shape.hpp"
 #include "kernels/green_symbol.hpp"
 #include "kernels/parallel.hpp"
+#include "kernels/smooth_number.hpp"
 
 namespace cinnabar {
 
 namespace {
 
 using cpu::Fftw;
-using cpu::next_smooth_number;
 
 /// Sizes of a transform of one padded component. Rows of the half spectrum are padded to whole cache lines,
 /// which also keeps every row aligned as FFTW's SIMD code wants.

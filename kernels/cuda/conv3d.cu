@@ -1,188 +1,40 @@
-// Direct convolution as implicit matrix products; no columns are written to memory. Work split:
-//   gather (forward and backward_input): a block owns 64 channels x 128 positions of what is written and
-//   walks
-//     the products' depth, taps times channels read, 8 at a time; 128 threads, 8 x 8 results each. A position
-//     computes where a tap reads and takes a zero beyond the border. backward_input runs once per residue of
-//     the position modulo the stride, so that every tap of a launch exists: no product with a hole is
-//     computed.
-//   backward_weight: a block owns 64 output channels x 128 weights (input channel and tap) and sums over a
-//   range
-//     of positions of all images; the ranges' partial sums are added in order by a second kernel.
-// Shared memory: two stages of both tiles, 12.8 KB; the next stage is loaded while this one is multiplied, so
-// one barrier a stage. Weights are packed first, channels written fastest, for whole-row loads. Up to 8
-// channels a block of 8 x 128 is used instead. Limiting resource: fp32 arithmetic; with 8 x 8 results a
-// thread, 16 floats are read from shared memory for 64 multiply-adds.
-// Compiled and emulated only, not yet run on a GPU.
+// Picks the way by which CUDA computes a convolution; the ways are in conv3d_direct.cu, conv3d_fft.cu and
+// conv3d_cudnn.cu.
 
 #include "kernels/conv3d.hpp"
 
-#include <algorithm>
-#include <numeric>
-
-#include "kernels/cuda/conv3d_gather.cuh"
-#include "kernels/cuda/conv3d_weight.cuh"
+#include "kernels/cuda/conv3d_backends.hpp"
 
 namespace cinnabar::cuda {
 namespace {
 
-constexpr const char* kOp = "conv3d";
-constexpr int kSmallRows = 8;  // up to so many rows take the small tile
-constexpr std::int64_t kWantedBlocks = 512;
-constexpr std::int64_t kLeastPositions = 256;  // a range of backward_weight should have
-
-std::int32_t narrow(std::int64_t value) {
-  CINNABAR_CHECK(value <= std::numeric_limits<std::int32_t>::max(), kOp, value,
-                 " voxels of a group of channels or positions are too many for CUDA");
-  return static_cast<std::int32_t>(value);
-}
-
-void check(const Tensor& image, const Conv3dShape& s, const Conv3dOptions& options) {
-  require_dtype(kOp, image, DType::f32);
-  CINNABAR_CHECK(options.backend == Conv3dBackend::automatic, kOp, "CUDA has no backends to choose from");
-  CINNABAR_CHECK(s.groups <= 65535, kOp, s.groups, " groups are too many for CUDA");
-  narrow(s.in_channels * s.in_volume());
-  narrow(s.out_channels * s.out_volume());
-  narrow(s.out_channels * s.depth());
-}
-
-GatherAxis forward_axis(const Conv3dAxis& a) {
-  return {a.out, 0, 1, a.out, -a.padding, a.stride, a.dilation, a.in, a.kernel, 0, 1, a.kernel};
-}
-
-/// The input voxels whose index leaves `residue` when divided by the stride. Tap k of voxel i reads output
-/// (i + padding - k dilation) / stride, where that is whole.
-GatherAxis backward_axis(const Conv3dAxis& a, std::int32_t residue) {
-  GatherAxis axis{};
-  axis.positions = residue < a.in ? (a.in - residue - 1) / a.stride + 1 : 0;
-  axis.target_first = residue;
-  axis.target_step = a.stride;
-  axis.target_extent = a.in;
-  axis.source_step = 1;
-  axis.source_extent = a.out;
-  axis.kernel = a.kernel;
-  axis.tap_step = a.stride / std::gcd(a.stride, a.dilation);
-  axis.source_tap = -(axis.tap_step * a.dilation / a.stride);
-  for (std::int32_t k = 0; k < axis.tap_step && k < a.kernel; ++k) {
-    const std::int32_t whole = residue + a.padding - k * a.dilation;
-    if (whole % a.stride != 0) continue;
-    axis.tap_first = k;
-    axis.taps = (a.kernel - k - 1) / axis.tap_step + 1;
-    axis.source_first = whole / a.stride;
+const Conv3d& table_of(const Conv3dOptions& options) {
+  switch (options.backend) {
+    case Conv3dBackend::automatic:
+    case Conv3dBackend::direct:
+      return conv3d_direct;
+    case Conv3dBackend::fft:
+      return conv3d_fft;
+    case Conv3dBackend::cudnn:
+      return conv3d_cudnn;
+    default:
+      fail("conv3d", "CUDA has the backends direct, fft and cudnn");
   }
-  return axis;
-}
-
-bool small(std::int64_t rows) {
-  return rows <= kSmallRows;
-}
-
-std::int64_t tile_rows(std::int64_t rows) {
-  return small(rows) ? kRows<1> : kRows<8>;
-}
-
-/// Weights as the gather kernel reads them. Forward writes output channels; backward_input input channels.
-Tensor pack_weight(const Tensor& weight, const Conv3dShape& s, bool forward) {
-  const std::int64_t rows = forward ? s.out_channels : s.in_channels;
-  const std::int64_t channels = forward ? s.in_channels : s.out_channels;
-  const std::int64_t padded = (rows + tile_rows(rows) - 1) / tile_rows(rows) * tile_rows(rows);
-  Tensor packed = Tensor::empty({s.groups, s.taps(), channels, padded}, DType::f32, weight.device());
-  launch(kOp, conv3d_pack_weight_kernel, cover(packed.numel()), weight.device(), weight.data<float>(),
-         narrow(s.taps()), narrow(channels), narrow(rows), narrow(padded), forward ? s.taps() : s.depth(),
-         forward ? s.depth() : s.taps(), packed.numel(), packed.data<float>());
-  return packed;
-}
-
-void run_gather(const Tensor& source, const Tensor& packed, const Epilogue& epilogue, Gather gather,
-                std::int64_t batch, Tensor& target) {
-  std::int64_t columns = batch;
-  for (const GatherAxis& axis : gather.axis) columns *= axis.positions;
-  if (columns == 0) return;
-  gather.columns = narrow(columns);
-  gather.padded_rows = narrow(packed.shape(-1));
-  const std::int64_t tiles = (columns + kColumns - 1) / kColumns;
-  const LaunchShape shape{
-      dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(packed.shape(-1) / tile_rows(gather.rows)),
-           static_cast<unsigned>(gather.groups)),
-      dim3(kThreads)};
-  launch(kOp, small(gather.rows) ? conv3d_gather_tile_kernel<1> : conv3d_gather_tile_kernel<8>, shape,
-         target.device(), source.data<float>(), packed.data<float>(), epilogue_math<float>(epilogue), gather,
-         target.data<float>());
 }
 
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
              const Conv3dOptions& options, Tensor& output) {
-  const Conv3dShape s = conv3d_shape(input, weight, output, options);
-  check_epilogue(epilogue, output);
-  check(input, s, options);
-  if (output.numel() == 0) return;
-  Gather gather{};
-  for (int axis = 0; axis < 3; ++axis) gather.axis[axis] = forward_axis(s.axis[axis]);
-  gather.channels = narrow(s.in_channels);
-  gather.rows = narrow(s.out_channels);
-  gather.groups = narrow(s.groups);
-  gather.source_volume = narrow(s.in_volume());
-  gather.target_volume = narrow(s.out_volume());
-  run_gather(input, pack_weight(weight, s, true), epilogue, gather, s.batch, output);
+  table_of(options).forward(input, weight, epilogue, options, output);
 }
 
 void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
                     const Conv3dOptions& options, Tensor& grad_input) {
-  const Conv3dShape s = conv3d_shape(grad_input, weight, grad_output, options);
-  check_epilogue(epilogue, grad_input);
-  check(grad_input, s, options);
-  if (grad_input.numel() == 0) return;
-  const Tensor packed = pack_weight(weight, s, false);
-  Gather gather{};
-  gather.channels = narrow(s.out_channels);
-  gather.rows = narrow(s.in_channels);
-  gather.groups = narrow(s.groups);
-  gather.source_volume = narrow(s.out_volume());
-  gather.target_volume = narrow(s.in_volume());
-  for (std::int32_t z = 0; z < s.axis[0].stride; ++z) {
-    gather.axis[0] = backward_axis(s.axis[0], z);
-    for (std::int32_t y = 0; y < s.axis[1].stride; ++y) {
-      gather.axis[1] = backward_axis(s.axis[1], y);
-      for (std::int32_t x = 0; x < s.axis[2].stride; ++x) {
-        gather.axis[2] = backward_axis(s.axis[2], x);
-        run_gather(grad_output, packed, epilogue, gather, s.batch, grad_input);
-      }
-    }
-  }
+  table_of(options).backward_input(grad_output, weight, epilogue, options, grad_input);
 }
 
 void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                      Tensor& grad_weight) {
-  const Conv3dShape shape = conv3d_shape(input, grad_weight, grad_output, options);
-  check(input, shape, options);
-  if (shape.batch == 0) return grad_weight.fill(0.0);
-  WeightSums s{};
-  for (int axis = 0; axis < 3; ++axis) s.axis[axis] = shape.axis[axis];
-  s.channels = narrow(shape.in_channels);
-  s.rows = narrow(shape.out_channels);
-  s.groups = narrow(shape.groups);
-  s.columns = narrow(shape.depth());
-  s.in_volume = narrow(shape.in_volume());
-  s.out_volume = narrow(shape.out_volume());
-  const std::int64_t positions = shape.batch * shape.out_volume();
-  narrow(positions + kWantedBlocks * kDepth);  // ranges may end this far beyond
-  s.positions = narrow(positions);
-  // Ranges follow from the shapes alone, so the order of the sums is the same on every GPU.
-  const std::int64_t across = (s.columns + kColumns - 1) / kColumns;
-  const std::int64_t down = (s.rows + tile_rows(s.rows) - 1) / tile_rows(s.rows);
-  std::int64_t parts = kWantedBlocks / (across * down * s.groups);
-  parts = std::max<std::int64_t>(1, std::min(parts, positions / kLeastPositions));
-  s.range = narrow(((positions + parts - 1) / parts + kDepth - 1) / kDepth * kDepth);
-  parts = (positions + s.range - 1) / s.range;
-  Tensor partial = grad_weight;
-  if (parts > 1) partial = Tensor::empty({parts, grad_weight.numel()}, DType::f32, input.device());
-  const LaunchShape launched{dim3(static_cast<unsigned>(across), static_cast<unsigned>(down),
-                                  static_cast<unsigned>(parts * s.groups)),
-                             dim3(kThreads)};
-  launch(kOp, small(s.rows) ? conv3d_backward_weight_tile_kernel<1> : conv3d_backward_weight_tile_kernel<8>,
-         launched, input.device(), grad_output.data<float>(), input.data<float>(), s, partial.data<float>());
-  if (parts == 1) return;
-  launch(kOp, conv3d_sum_parts_weight_kernel, cover(grad_weight.numel()), input.device(),
-         partial.data<float>(), narrow(parts), grad_weight.numel(), grad_weight.data<float>());
+  table_of(options).backward_weight(grad_output, input, options, grad_weight);
 }
 
 }  // namespace

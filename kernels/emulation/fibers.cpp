@@ -4,6 +4,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -29,11 +30,22 @@ void after_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void
 #endif
 }
 
+void forget_frames([[maybe_unused]] const void* bottom, [[maybe_unused]] std::size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(bottom, bytes);
+#endif
+}
+
 }  // namespace
 
 FiberPool::~FiberPool() {
   closing_ = true;
-  for (const auto& fiber : fibers_) resume(*fiber);
+  for (const auto& fiber : fibers_) {
+    resume(*fiber);
+    // The stack is unmapped now, but the marks of its frames would outlast it and meet the next mapping
+    // there.
+    forget_frames(fiber->stack_bottom, fiber->stack_bytes);
+  }
 }
 
 std::unique_ptr<Fiber> FiberPool::make() {

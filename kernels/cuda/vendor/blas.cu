@@ -62,4 +62,20 @@ void run(const Gemm& gemm, Device device) {
         "cublasSgemmStridedBatched");
 }
 
+void run(const ComplexGemm& gemm, Device device) {
+  const DeviceScope scope(device);
+  const cuComplex one{1.0f, 0.0f};
+  const cuComplex zero{0.0f, 0.0f};
+  const auto complex = [](const float* values) { return reinterpret_cast<const cuComplex*>(values); };
+  // By columns as above; the transpose of a conjugated transpose is a conjugate, CUBLAS_OP_C of the
+  // transpose.
+  check(cublasCgemmStridedBatched(handle_on(device), gemm.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                  gemm.conjugate_transpose_a ? CUBLAS_OP_C : CUBLAS_OP_N, narrow(gemm.n),
+                                  narrow(gemm.m), narrow(gemm.k), &one, complex(gemm.b), narrow(gemm.row_b),
+                                  gemm.stride_b, complex(gemm.a), narrow(gemm.row_a), gemm.stride_a, &zero,
+                                  reinterpret_cast<cuComplex*>(gemm.output), narrow(gemm.row_output),
+                                  gemm.stride_output, narrow(gemm.batch)),
+        "cublasCgemmStridedBatched");
+}
+
 }  // namespace cinnabar::cuda::vendor

@@ -25,4 +25,21 @@ struct Gemm {
 /// Runs on the current stream of the device in full fp32 (no TF32). Throws on any cuBLAS error.
 void run(const Gemm& gemm, Device device);
 
+/// output[i] = op(a[i]) op(b[i]) for i < batch, of interleaved complex f32 numbers: row-major matrices whose
+/// rows are row_a, row_b and row_output numbers apart, and the matrices of a batch stride_* numbers. a is
+/// m x k, or stored k x m and conjugated and transposed; b is k x n, or stored n x k and transposed.
+struct ComplexGemm {
+  bool conjugate_transpose_a = false;
+  bool transpose_b = false;
+  std::int64_t m = 0, n = 0, k = 0;
+  std::int64_t batch = 1;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  float* output = nullptr;
+  std::int64_t row_a = 0, row_b = 0, row_output = 0;
+  std::int64_t stride_a = 0, stride_b = 0, stride_output = 0;
+};
+
+void run(const ComplexGemm& gemm, Device device);
+
 }  // namespace cinnabar::cuda::vendor
