@@ -39,7 +39,17 @@ void optimizer_step_sgd(benchmark::State& state, Device device) {
 }
 CINNABAR_BENCH(optimizer_step_sgd, 1, 8, 64);
 
-/// The same by pointwise ops, one parameter and one term at a time.
+void optimizer_step_unscale(benchmark::State& state, Device device) {
+  std::vector<Tensor> gradients;
+  for (std::int64_t p = 0; p < state.range(0); ++p) gradients.push_back(values(1, device));
+  Tensor overflow = Tensor::zeros({1}, DType::i32, device);
+  const double elements = static_cast<double>(kElements * state.range(0));
+  bench::measure(state, device, {8 * elements, 0},
+                 [&] { optimizer_step_on(device).unscale(gradients, 1.0, overflow); });
+}
+CINNABAR_BENCH(optimizer_step_unscale, 1, 8, 64);
+
+/// SGD by pointwise ops, one parameter and one term at a time.
 void elementwise(benchmark::State& state, Device device) {
   std::vector<SgdParameter> parameters;
   for (std::int64_t p = 0; p < state.range(0); ++p) {

@@ -56,4 +56,15 @@ void check_adam(std::span<const AdamParameter> parameters, const AdamOptions& op
   }
 }
 
+void check_unscale(std::span<const Tensor> gradients, double factor, const Tensor& overflow) {
+  CINNABAR_CHECK(std::isfinite(factor), kOp, "factor ", factor, " is not finite");
+  CINNABAR_CHECK(overflow.defined() && overflow.numel() == 1, kOp, "the overflow needs one element");
+  require_dtype(kOp, overflow, DType::i32);
+  for (const Tensor& gradient : gradients) {
+    require_floating(kOp, gradient);
+    require_dtype(kOp, gradient, gradients[0].dtype());
+    require_same_device(kOp, gradient, overflow);
+  }
+}
+
 }  // namespace cinnabar

@@ -56,6 +56,9 @@ struct AdamParameter {
 struct OptimizerStep {
   void (*sgd)(std::span<SgdParameter> parameters, const SgdOptions& options);
   void (*adam)(std::span<AdamParameter> parameters, const AdamOptions& options);
+  /// Multiplies all gradients, of one dtype and device, by a factor in place. Assigns to `overflow`, i32 of
+  /// one element on that device: 1 where an element was infinite or NaN, else 0.
+  void (*unscale)(std::span<Tensor> gradients, double factor, Tensor& overflow);
 };
 
 CINNABAR_OP(OptimizerStep, optimizer_step);
@@ -118,6 +121,11 @@ struct AdamNumbers {
   }
 };
 
+template <class T>
+CINNABAR_HD bool is_finite(T value) {
+  return value - value == T(0);
+}
+
 struct AdamStepSize {
   double rate;
   double root;
@@ -131,5 +139,6 @@ inline AdamStepSize adam_step_size(const AdamOptions& options, std::int64_t step
 /// Check the options and that all tensors of a parameter fit each other. Throw Error.
 void check_sgd(std::span<const SgdParameter> parameters, const SgdOptions& options);
 void check_adam(std::span<const AdamParameter> parameters, const AdamOptions& options);
+void check_unscale(std::span<const Tensor> gradients, double factor, const Tensor& overflow);
 
 }  // namespace cinnabar

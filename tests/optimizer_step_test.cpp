@@ -104,6 +104,13 @@ TEST(OptimizerStep, RefusesMisfits) {
   EXPECT_THROW(adam({three, three, three, four, {}, 1}, {}), Error);
   EXPECT_THROW(adam({three, three, three, three, {}, 0}, {}), Error);
   EXPECT_THROW(adam({three, three, three, three, three, 1}, {}), Error);
+  std::vector<Tensor> mixed{three, Tensor::zeros({3}, DType::f64)};
+  Tensor overflow = Tensor::zeros({1}, DType::i32);
+  EXPECT_THROW(cpu::optimizer_step.unscale(mixed, 1.0, overflow), Error);
+  mixed.pop_back();
+  EXPECT_THROW(cpu::optimizer_step.unscale(mixed, INFINITY, overflow), Error);
+  Tensor flag = Tensor::zeros({1});
+  EXPECT_THROW(cpu::optimizer_step.unscale(mixed, 1.0, flag), Error);
   AdamOptions options;
   options.beta2 = 1.0;
   EXPECT_THROW(adam({three, three, three, three, {}, 1}, options), Error);
@@ -157,6 +164,36 @@ TEST_P(OptimizerStepOn, SgdAgreesWithFloat64) {
       EXPECT_LE(difference(actual[k].momentum, expected[k].momentum), 1e-6) << k;
     }
   }
+}
+
+TEST_P(OptimizerStepOn, UnscalingFindsWhatIsNotFinite) {
+  const auto gradients = [&] {
+    std::vector<Tensor> all;
+    for (const AdamParameter& p : adam_parameters(device(), DType::f32, false)) all.push_back(p.grad);
+    return all;
+  };
+  const std::vector<Tensor> before = gradients();
+  std::vector<Tensor> after = gradients();
+  Tensor overflow = Tensor::full({1}, 7, DType::i32, device());
+  optimizer_step_on(device()).unscale(after, 0.25, overflow);
+  EXPECT_EQ(overflow.item(), 0);
+  for (std::size_t k = 0; k < before.size(); ++k) {
+    std::vector<float> expected = before[k].to_vector<float>();
+    for (float& value : expected) value *= 0.25f;
+    EXPECT_EQ(after[k].to_vector<float>(), expected) << k;
+  }
+  for (const float bad : {INFINITY, -INFINITY, NAN}) {
+    for (const std::size_t k : {std::size_t{0}, std::size_t{5}, before.size() - 1}) {
+      after = gradients();
+      Tensor last = after[k].rows(after[k].numel() - 1, 1);
+      last.copy_from(Tensor::full({1}, bad));
+      overflow.fill(0);
+      optimizer_step_on(device()).unscale(after, 0.25, overflow);
+      EXPECT_EQ(overflow.item(), 1) << bad << ' ' << k;
+    }
+  }
+  optimizer_step_on(device()).unscale({}, 0.25, overflow);
+  EXPECT_EQ(overflow.item(), 0);
 }
 
 TEST_P(OptimizerStepOn, ClippingScalesAllGradientsToTheNorm) {

@@ -61,9 +61,31 @@ void adam(std::span<AdamParameter> parameters, const AdamOptions& options) {
   }
 }
 
+void unscale(std::span<Tensor> gradients, double factor, Tensor& overflow) {
+  check_unscale(gradients, factor, overflow);
+  bool finite = true;
+  for (Tensor& gradient : gradients) {
+    dispatch_floating("optimizer_step", gradient.dtype(), [&](auto element) {
+      using T = decltype(element);
+      T* const values = gradient.data<T>();
+      const T scale = static_cast<T>(factor);
+      const double bad = parallel_sum(gradient.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
+        int any = 0;
+        for (std::int64_t i = first; i < last; ++i) {
+          any |= is_finite(values[i]) ? 0 : 1;
+          values[i] *= scale;
+        }
+        return static_cast<double>(any);
+      });
+      finite = finite && bad == 0.0;
+    });
+  }
+  *overflow.data<std::int32_t>() = finite ? 0 : 1;
+}
+
 }  // namespace
 
 extern const OptimizerStep optimizer_step;
-const OptimizerStep optimizer_step{sgd, adam};
+const OptimizerStep optimizer_step{sgd, adam, unscale};
 
 }  // namespace cinnabar::cpu

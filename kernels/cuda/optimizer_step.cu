@@ -1,10 +1,10 @@
-// Optimiser updates of many parameters in one launch.
+// Optimiser updates of many parameters in one launch, and the unscaling of their gradients.
 // Work split: the parameters of a launch (at most 40) are cut into chunks of 4096 elements, one block a
 // chunk; a thread takes elements t, t + 256, ... of it. Addresses, lengths and step sizes travel in the
 // launch's 4 KB of parameters, so a step of a network with a hundred small tensors is three launches without
 // any copy. A block finds its parameter by bisection over the first chunks, six steps. Shared memory: none.
 // Launch: 256 threads. Limiting resource: memory bandwidth (28 bytes an element for Adam, 20 for SGD with
-// momentum). Compiled and emulated only, not yet run on a GPU.
+// momentum, 8 for unscaling). Compiled and emulated only, not yet run on a GPU.
 #include "kernels/optimizer_step.hpp"
 
 #include "kernels/cuda/launch.cuh"
@@ -35,6 +35,11 @@ struct AdamEntry {
   std::int64_t count;
   float rate;
   float root;
+};
+
+struct GradientEntry {
+  float* grad;
+  std::int64_t count;
 };
 
 /// The parameters of one launch; blocks first_chunk[p] to first_chunk[p + 1] work on parameter p.
@@ -90,6 +95,23 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
+/// A block owns one chunk of one gradient.
+// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
+__global__ void __launch_bounds__(kBlock)
+    optimizer_step_unscale_chunk_kernel(const Batch<GradientEntry> batch, float factor, int* overflow) {
+  const int p = entry_of_block(batch);
+  const GradientEntry entry = batch.entry[p];
+  const std::int64_t start = (static_cast<std::int64_t>(blockIdx.x) - batch.first_chunk[p]) * kChunk;
+  const std::int64_t end = min(entry.count, start + kChunk);
+  bool finite = true;
+  for (std::int64_t i = start + threadIdx.x; i < end; i += kBlock) {
+    const float g = entry.grad[i];
+    finite = finite && is_finite(g);
+    entry.grad[i] = g * factor;
+  }
+  if (!finite) atomicOr(overflow, 1);
+}
+
 /// Calls run(batch, blocks) for the entries in groups of at most kParameters and 2^30 chunks.
 template <class Entry, class Parameter, class MakeEntry, class Run>
 void for_each_batch(std::span<Parameter> parameters, const MakeEntry& make_entry, const Run& run) {
@@ -102,13 +124,12 @@ void for_each_batch(std::span<Parameter> parameters, const MakeEntry& make_entry
     chunks = 0;
   };
   for (Parameter& parameter : parameters) {
-    require_dtype(kOp, parameter.value, DType::f32);
-    const std::int64_t count = parameter.value.numel();
-    if (count == 0) continue;
-    const std::int64_t needed = (count + kChunk - 1) / kChunk;
-    CINNABAR_CHECK(needed <= kMostChunks, kOp, parameter.value, " is too large");
+    const Entry entry = make_entry(parameter);
+    if (entry.count == 0) continue;
+    const std::int64_t needed = (entry.count + kChunk - 1) / kChunk;
+    CINNABAR_CHECK(needed <= kMostChunks, kOp, entry.count, " elements are too many");
     if (batch.size == kParameters || chunks + needed > kMostChunks) flush();
-    batch.entry[batch.size] = make_entry(parameter);
+    batch.entry[batch.size] = entry;
     chunks += needed;
     batch.first_chunk[++batch.size] = static_cast<std::int32_t>(chunks);
   }
@@ -118,6 +139,7 @@ void for_each_batch(std::span<Parameter> parameters, const MakeEntry& make_entry
 void sgd(std::span<SgdParameter> parameters, const SgdOptions& options) {
   check_sgd(parameters, options);
   const auto entry = [&](SgdParameter& p) {
+    require_dtype(kOp, p.value, DType::f32);
     return SgdEntry{p.value.data<float>(), p.grad.data<float>(),
                     p.momentum.defined() ? p.momentum.data<float>() : nullptr, p.value.numel(),
                     static_cast<float>(sgd_share(options, p))};
@@ -131,6 +153,7 @@ void sgd(std::span<SgdParameter> parameters, const SgdOptions& options) {
 void adam(std::span<AdamParameter> parameters, const AdamOptions& options) {
   check_adam(parameters, options);
   const auto entry = [&](AdamParameter& p) {
+    require_dtype(kOp, p.value, DType::f32);
     const AdamStepSize size = adam_step_size(options, p.step);
     return AdamEntry{p.value.data<float>(),
                      p.grad.data<float>(),
@@ -147,9 +170,23 @@ void adam(std::span<AdamParameter> parameters, const AdamOptions& options) {
   });
 }
 
+void unscale(std::span<Tensor> gradients, double factor, Tensor& overflow) {
+  check_unscale(gradients, factor, overflow);
+  zero_bytes(overflow.raw(), overflow.device(), overflow.bytes());
+  const auto entry = [](Tensor& gradient) {
+    require_dtype(kOp, gradient, DType::f32);
+    return GradientEntry{gradient.data<float>(), gradient.numel()};
+  };
+  for_each_batch<GradientEntry>(
+      gradients, entry, [&](const Batch<GradientEntry>& batch, std::int64_t chunks) {
+        launch(kOp, optimizer_step_unscale_chunk_kernel, cover(chunks * kBlock, kBlock), overflow.device(),
+               batch, static_cast<float>(factor), overflow.data<std::int32_t>());
+      });
+}
+
 }  // namespace
 
 extern const OptimizerStep optimizer_step;
-const OptimizerStep optimizer_step{sgd, adam};
+const OptimizerStep optimizer_step{sgd, adam, unscale};
 
 }  // namespace cinnabar::cuda
