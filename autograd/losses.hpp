@@ -1,12 +1,17 @@
 #pragma once
 
 #include "autograd/cross_entropy.hpp"
+#include "autograd/gradient_penalty.hpp"
+#include "autograd/similarity.hpp"
 #include "autograd/variable.hpp"
 
 namespace cinnabar {
 
-/// Losses between a prediction and a target of equal shape; both may require gradients. Conventions of
-/// PyTorch.
+/// Every loss for training: those below, cross_entropy_loss, the image losses ncc_loss and lncc_loss (means
+/// over the batch) and the smoothness of fields, gradient_penalty. All are differentiable in the prediction
+/// and, but for labels, in the target.
+
+/// Losses between a prediction and a target of equal shape, with PyTorch's conventions.
 
 /// |input - target|; the slope where both are equal is 0.
 Variable l1_loss(const Variable& input, const Variable& target,

@@ -1,40 +1,12 @@
 #include "kernels/epdiff.hpp"
 
-#include <algorithm>
-
+#include "kernels/cpu/stencil_runs.hpp"
 #include "kernels/epdiff_voxel.hpp"
-#include "kernels/parallel.hpp"
-#include "kernels/stencil.hpp"
 #include "kernels/warp.hpp"
 
 namespace cinnabar {
 
 namespace {
-
-/// Calls body(stencil, batch item, voxel offset in it) for every voxel. A row is three runs of equal
-/// stencils: its first voxel, the middle, its last voxel. One call site, so that the body is inlined and the
-/// middle vectorises.
-template <class T, class Body>
-void for_each_voxel(const FieldShape& shape, const Body& body) {
-  constexpr std::int64_t kRowGrain = 32;
-  parallel_for(shape.rows(), kRowGrain, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t line = first; line < last; ++line) {
-      const std::int64_t n = line / (shape.d * shape.h);
-      const std::int64_t in_item = line % (shape.d * shape.h);
-      Stencil<T> near;
-      near.set_axis(1, in_item % shape.h, shape.h, shape.w);
-      near.set_axis(2, in_item / shape.h, shape.d, shape.w * shape.h);
-      const std::int64_t ends[4] = {0, 1, std::max<std::int64_t>(shape.w - 1, 1), shape.w};
-      CINNABAR_UNROLL
-      for (int run = 0; run < 3; ++run) {
-        near.set_axis(0, ends[run], shape.w, 1);
-        const Stencil<T> fixed = near;
-#pragma omp simd
-        for (std::int64_t x = ends[run]; x < ends[run + 1]; ++x) body(fixed, n, in_item * shape.w + x);
-      }
-    }
-  });
-}
 
 void image_gradient(const Tensor& image, Tensor& gradient) {
   const FieldShape shape = epdiff_shape("image_gradient", image, 1, gradient, 3);
@@ -42,7 +14,7 @@ void image_gradient(const Tensor& image, Tensor& gradient) {
   dispatch_floating("image_gradient", image.dtype(), [&]<class T>(T) {
     const T* f = image.data<T>();
     T* out = gradient.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       CINNABAR_UNROLL
       for (int d = 0; d < 3; ++d) out[(3 * n + d) * plane + at] = near.difference(f + n * plane + at, d);
     });
@@ -55,7 +27,7 @@ void image_gradient_backward(const Tensor& grad_gradient, Tensor& grad_image) {
   dispatch_floating("image_gradient_backward", grad_image.dtype(), [&]<class T>(T) {
     const T* g = grad_gradient.data<T>();
     T* out = grad_image.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const T* here = g + 3 * n * plane + at;
       out[n * plane + at] =
           near.transposed(here, 0) + near.transposed(here + plane, 1) + near.transposed(here + 2 * plane, 2);
@@ -69,7 +41,7 @@ void jacobian(const Tensor& displacement, Tensor& result) {
   dispatch_floating("jacobian", displacement.dtype(), [&]<class T>(T) {
     const T* u = displacement.data<T>();
     T* out = result.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const Matrix3<T> j = map_jacobian(near, u + 3 * n * plane + at, plane);
       CINNABAR_UNROLL
       for (int k = 0; k < 9; ++k) out[(9 * n + k) * plane + at] = j.at[k / 3][k % 3];
@@ -81,7 +53,7 @@ template <class T>
 void gather_jacobian_gradient(const FieldShape& shape, const T* grad_jacobian, T* grad_displacement,
                               bool add) {
   const std::int64_t plane = shape.voxels();
-  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+  cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
     CINNABAR_UNROLL
     for (int k = 0; k < 3; ++k) {
       T& target = grad_displacement[(3 * n + k) * plane + at];
@@ -104,7 +76,7 @@ void jacobian_determinant(const Tensor& displacement, Tensor& result) {
   dispatch_floating("jacobian_determinant", displacement.dtype(), [&]<class T>(T) {
     const T* u = displacement.data<T>();
     T* out = result.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       out[n * plane + at] = determinant(map_jacobian_one_sided(near, u + 3 * n * plane + at, plane));
     });
   });
@@ -121,7 +93,7 @@ void jacobian_determinant_backward(const Tensor& grad_determinant, const Tensor&
     const T* g = grad_determinant.data<T>();
     const T* u = displacement.data<T>();
     T* grad_j = grad_jacobian.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const Matrix3<T> j = map_jacobian_one_sided(near, u + 3 * n * plane + at, plane);
       CINNABAR_UNROLL
       for (int k = 0; k < 9; ++k) {
@@ -140,7 +112,7 @@ void coad(const Tensor& displacement, const Tensor& momentum, Tensor& result) {
   dispatch_floating("coad", displacement.dtype(), [&]<class T>(T) {
     const T* u = displacement.data<T>();
     T* out = result.data<T>();
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
       const Matrix3<T> j = map_jacobian(near, u + here, plane);
       const T sample[3] = {out[here], out[here + plane], out[here + 2 * plane]};
@@ -165,7 +137,7 @@ void coad_backward(const Tensor& grad_result, const Tensor& displacement, const 
     const T* u = displacement.data<T>();
     T* grad_j = grad_jacobian.data<T>();
     T* sample = sampled.data<T>();  // becomes its own gradient, voxel by voxel
-    for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+    cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
       const std::int64_t here = 3 * n * plane + at;
       const Matrix3<T> j = map_jacobian(near, u + here, plane);
       const T s[3] = {sample[here], sample[here + plane], sample[here + 2 * plane]};
@@ -191,7 +163,7 @@ void combine_fields(const FieldShape& shape, const Tensor& first, const Tensor& 
   const T* b = second.data<T>();
   T* out = result.data<T>();
   const std::int64_t plane = shape.voxels();
-  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+  cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
     const std::int64_t here = 3 * n * plane + at;
     CINNABAR_UNROLL
     for (int i = 0; i < 3; ++i) out[here + i * plane] = kFormula(near, a + here, b + here, plane, i);
@@ -209,7 +181,7 @@ void combine_fields_backward(const FieldShape& shape, const Tensor& grad_result,
   T* grad_a = grad_first.data<T>();
   T* grad_b = grad_second.data<T>();
   const std::int64_t plane = shape.voxels();
-  for_each_voxel<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
+  cpu::for_each_stencil<T>(shape, [=](const Stencil<T>& near, std::int64_t n, std::int64_t at) {
     const std::int64_t here = 3 * n * plane + at;
     CINNABAR_UNROLL
     for (int i = 0; i < 3; ++i) {

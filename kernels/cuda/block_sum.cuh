@@ -6,12 +6,13 @@ namespace cinnabar::cuda {
 
 /// Sums Count doubles per thread over a block of kBlock threads in a fixed order: a shuffle tree in each
 /// warp, then warp after warp. Thread 0 gets the totals. `scratch` is shared memory of Count * kBlock / 32
-/// doubles; every thread of the block must call.
+/// doubles; every thread of the block must call, with its number in the block.
 template <int Count, int kBlock>
-__device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer<double> scratch) {
+__device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer<double> scratch,
+                                          int thread) {
   constexpr int kWarps = kBlock / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = thread % 32;
+  const int warp = thread / 32;
 #pragma unroll
   for (int k = 0; k < Count; ++k) {
     for (int offset = 16; offset > 0; offset /= 2) {
@@ -20,7 +21,7 @@ __device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer
     if (lane == 0) scratch[k * kWarps + warp] = values[k];
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread == 0) {
 #pragma unroll
     for (int k = 0; k < Count; ++k) {
       double total = 0.0;
@@ -28,6 +29,12 @@ __device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer
       values[k] = total;
     }
   }
+}
+
+/// The same in a block that extends along x alone.
+template <int Count, int kBlock>
+__device__ __forceinline__ void block_sum(double (&values)[Count], SharedPointer<double> scratch) {
+  block_sum<Count, kBlock>(values, scratch, static_cast<int>(threadIdx.x));
 }
 
 /// Block r adds the Count sums of each of the `chunks` entries of row r.

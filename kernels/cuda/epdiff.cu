@@ -12,28 +12,10 @@
 
 #include "kernels/cuda/field_volume.cuh"
 #include "kernels/epdiff_voxel.hpp"
-#include "kernels/stencil.hpp"
 #include "kernels/warp.hpp"
 
 namespace cinnabar::cuda {
 namespace {
-
-__device__ __forceinline__ Stencil<float> stencil_at(const Volume& volume, const VoxelIndex& at) {
-  Stencil<float> near;
-  near.set_axis(0, at.x, volume.w, 1);
-  near.set_axis(1, at.y, volume.h, volume.row);
-  near.set_axis(2, at.z, volume.d, volume.plane);
-  return near;
-}
-
-/// Calls body(stencil, voxel) for this thread's voxel of every slice its block walks over.
-template <class Body>
-__device__ __forceinline__ void for_each_slice(const Volume& volume, const Body& body) {
-  for (std::int64_t slice = blockIdx.z; slice < volume.slices; slice += gridDim.z) {
-    VoxelIndex at;
-    if (voxel_of_thread(volume, slice, at)) body(stencil_at(volume, at), at);
-  }
-}
 
 // budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kTileThreads)

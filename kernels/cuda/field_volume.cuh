@@ -1,11 +1,12 @@
 #pragma once
 
-// Voxels of [N, C, D, H, W] tensors as a launch, and trilinear samples at displaced voxels: what warp, epdiff
-// and update_inverse share. A block covers 32 x 8 voxels of one z slice, so a warp is a run of a row and the
-// rows above and below come from the block's own cache lines.
+// Voxels of [N, C, D, H, W] tensors as a launch, their neighbours, and trilinear samples at displaced voxels:
+// what warp, epdiff, gradient_penalty and update_inverse share. A block covers 32 x 8 voxels of one z slice,
+// so a warp is a run of a row and the rows above and below come from the block's own cache lines.
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/field_shape.hpp"
+#include "kernels/stencil.hpp"
 #include "kernels/trilinear.hpp"
 
 namespace cinnabar::cuda {
@@ -54,6 +55,23 @@ __device__ __forceinline__ bool voxel_of_thread(const Volume& volume, std::int64
   at.z = static_cast<int>(slice - at.n * volume.d);
   at.offset = at.z * volume.plane + at.y * volume.row + at.x;
   return at.x < volume.w && at.y < volume.h;
+}
+
+__device__ __forceinline__ Stencil<float> stencil_at(const Volume& volume, const VoxelIndex& at) {
+  Stencil<float> near;
+  near.set_axis(0, at.x, volume.w, 1);
+  near.set_axis(1, at.y, volume.h, volume.row);
+  near.set_axis(2, at.z, volume.d, volume.plane);
+  return near;
+}
+
+/// Calls body(stencil, voxel) for this thread's voxel of every slice its block walks over.
+template <class Body>
+__device__ __forceinline__ void for_each_slice(const Volume& volume, const Body& body) {
+  for (std::int64_t slice = blockIdx.z; slice < volume.slices; slice += gridDim.z) {
+    VoxelIndex at;
+    if (voxel_of_thread(volume, slice, at)) body(stencil_at(volume, at), at);
+  }
 }
 
 struct Vector3 {
