@@ -118,10 +118,33 @@ __device__ __forceinline__ int list_hits(const PatchStart* starts, const Sizes& 
   return total;
 }
 
+/// Adds to the sums of the column at (x, y) what patch n, or a patch of ones where kCount, has there.
+template <bool kCount, int kSums>
+__device__ __forceinline__ void add_patch(const float* patches, const PatchStart& start, std::int32_t n,
+                                          const Sizes& size, const Tile& tile, std::int32_t y, std::int32_t x,
+                                          float (&sum)[kSums][kTileZ]) {
+  if (!within(x, start.x, size.w) || !within(y, start.y, size.h)) return;
+  const std::int32_t plane = size.h * size.w;
+  // Plane tile.z of the patch's channel; may lie before the patch, where `within` skips the load.
+  const std::int64_t channel = static_cast<std::int64_t>(n) * size.channels + tile.first_channel;
+  std::int64_t source =
+      ((channel * size.d + (tile.z - start.z)) * size.h + (y - start.y)) * size.w + (x - start.x);
+#pragma unroll
+  for (int c = 0; c < kSums; ++c) {
+    if (tile.first_channel + c >= size.channels) break;
+#pragma unroll
+    for (int z = 0; z < kTileZ; ++z) {
+      if (!within(tile.z + z, start.z, size.d)) continue;
+      sum[c][z] += kCount ? 1.0f : patches[source + z * plane];
+    }
+    source += size.patch_voxels();
+  }
+}
+
 /// Adds patches, or ones where kCount, to the volumes.
 // budget: <=80 registers, 1056 B shared, 256 threads, occupancy >= 0.375
 template <bool kCount>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, 3)
     patches_scatter_tile_kernel(const float* patches, const PatchStart* starts, Sizes size, float* volumes) {
   CINNABAR_SHARED(int, warp_hits, kBlock / 32);
   CINNABAR_SHARED(int, hits, kBlock);
@@ -135,57 +158,33 @@ __global__ void __launch_bounds__(kBlock)
   tile.z = static_cast<std::int32_t>(blockIdx.x / tiles_x / tiles_y) * kTileZ;
   const std::int32_t x = tile.x + static_cast<std::int32_t>(threadIdx.x % kTileX);
   const std::int32_t y = tile.y + static_cast<std::int32_t>(threadIdx.x / kTileX);
-  const std::int32_t patch_plane = size.h * size.w;
   const bool owns_column = x < size.width && y < size.height;
   for (std::int32_t item = static_cast<std::int32_t>(blockIdx.y); item < size.volumes * groups;
        item += static_cast<std::int32_t>(gridDim.y)) {
     tile.volume = item / groups;
     tile.first_channel = item % groups * kSums;
-    float* target =
-        volumes +
-        (static_cast<std::int64_t>(tile.volume) * size.channels + tile.first_channel) * size.volume_voxels() +
-        (static_cast<std::int64_t>(tile.z) * size.height + y) * size.width + x;
-    const std::int32_t plane = size.height * size.width;
-    const auto owns = [&](int z, int c) {
-      return owns_column && tile.z + z < size.depth && tile.first_channel + c < size.channels;
-    };
-    float sum[kTileZ][kSums];
-#pragma unroll
-    for (int z = 0; z < kTileZ; ++z) {
+    const std::int64_t channel = static_cast<std::int64_t>(tile.volume) * size.channels + tile.first_channel;
+    float* column = volumes + ((channel * size.depth + tile.z) * size.height + y) * size.width + x;
+    const auto for_each_owned = [&](const auto& visit) {
 #pragma unroll
       for (int c = 0; c < kSums; ++c) {
-        sum[z][c] = owns(z, c) ? target[c * size.volume_voxels() + z * plane] : 0.0f;
+#pragma unroll
+        for (int z = 0; z < kTileZ; ++z) {
+          if (!owns_column || tile.z + z >= size.depth || tile.first_channel + c >= size.channels) continue;
+          visit(c, z, column[c * size.volume_voxels() + z * (size.height * size.width)]);
+        }
       }
-    }
+    };
+    float sum[kSums][kTileZ] = {};
+    for_each_owned([&](int c, int z, const float& value) { sum[c][z] = value; });
     for (std::int32_t first = 0; first < size.patches; first += kBlock) {
       const int total = list_hits(starts, size, tile, first, warp_hits, hits);
       for (int hit = 0; hit < total; ++hit) {
         const int n = hits[hit];
-        const PatchStart start = starts[n];
-        if (!within(x, start.x, size.w) || !within(y, start.y, size.h)) continue;
-        // Channel c, plane tile.z of the patch; may point before it, where `within` skips the load.
-        const std::int64_t channel = static_cast<std::int64_t>(n) * size.channels + tile.first_channel;
-        std::int64_t source =
-            ((channel * size.d + (tile.z - start.z)) * size.h + (y - start.y)) * size.w + (x - start.x);
-#pragma unroll
-        for (int c = 0; c < kSums; ++c) {
-          if (tile.first_channel + c >= size.channels) break;
-#pragma unroll
-          for (int z = 0; z < kTileZ; ++z) {
-            if (!within(tile.z + z, start.z, size.d)) continue;
-            sum[z][c] += kCount ? 1.0f : patches[source + z * patch_plane];
-          }
-          source += size.patch_voxels();
-        }
+        add_patch<kCount>(patches, starts[n], n, size, tile, y, x, sum);
       }
     }
-#pragma unroll
-    for (int z = 0; z < kTileZ; ++z) {
-#pragma unroll
-      for (int c = 0; c < kSums; ++c) {
-        if (owns(z, c)) target[c * size.volume_voxels() + z * plane] = sum[z][c];
-      }
-    }
+    for_each_owned([&](int c, int z, float& value) { value = sum[c][z]; });
   }
 }
 
