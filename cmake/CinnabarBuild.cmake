@@ -78,7 +78,7 @@ target_link_libraries(cinnabar_settings INTERFACE OpenMP::OpenMP_CXX)
 
 # cinnabar_folder(NAME [DEPENDS folders...] [LIBRARIES targets...]): every .cpp of the folder as one library.
 # DEPENDS is the include direction of the architecture: apps -> registration -> models -> layers -> autograd
-# -> kernels -> engine.
+# -> kernels -> engine, and data -> kernels beside autograd.
 function(cinnabar_folder name)
   cmake_parse_arguments(ARG "" "" "DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;SOURCES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
