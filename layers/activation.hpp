@@ -10,6 +10,7 @@ class PRelu : public Layer {
  public:
   explicit PRelu(std::int64_t weights = 1, double start = 0.25);
   Variable forward(const Variable& x) override;
+  bool join(EpilogueInputs& epilogue, std::int64_t elements) override;
 
   Variable weight;
 };
@@ -17,12 +18,14 @@ class PRelu : public Layer {
 class Relu : public Layer {
  public:
   Variable forward(const Variable& x) override;
+  bool join(EpilogueInputs& epilogue, std::int64_t elements) override;
 };
 
 class LeakyRelu : public Layer {
  public:
   explicit LeakyRelu(double slope = 0.01) : slope_(slope) {}
   Variable forward(const Variable& x) override;
+  bool join(EpilogueInputs& epilogue, std::int64_t elements) override;
 
  private:
   double slope_;

@@ -10,8 +10,16 @@ DropoutLayer::DropoutLayer(double p, std::uint64_t seed, std::uint64_t stream)
 }
 
 Variable DropoutLayer::forward(const Variable& x) {
-  if ((!training() && !always_) || p_ == 0.0) return x;
+  if (!drops()) return x;
   return dropout(x, p_, generator_.take(x.value().numel()));
+}
+
+bool DropoutLayer::join(EpilogueInputs& epilogue, std::int64_t elements) {
+  if (!drops()) return true;
+  if (epilogue.dropout > 0.0) return false;
+  epilogue.dropout = p_;
+  epilogue.sequence = generator_.take(elements);
+  return true;
 }
 
 }  // namespace cinnabar

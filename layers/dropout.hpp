@@ -12,11 +12,14 @@ class DropoutLayer : public Layer {
  public:
   DropoutLayer(double p, std::uint64_t seed, std::uint64_t stream);
   Variable forward(const Variable& x) override;
+  bool join(EpilogueInputs& epilogue, std::int64_t elements) override;
 
   /// Whether to drop in evaluation as well.
   void always(bool on) { always_ = on; }
 
  private:
+  bool drops() const { return (training() || always_) && p_ > 0.0; }
+
   double p_;
   bool always_ = false;
   Generator generator_;

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "autograd/variable.hpp"
+#include "autograd/epilogue.hpp"
 #include "engine/safetensors.hpp"
 
 namespace cinnabar {
@@ -76,6 +77,21 @@ class Layer : public Module {
  public:
   virtual Variable forward(const Variable& x) = 0;
   Variable operator()(const Variable& x) { return forward(x); }
+
+  /// Becomes the next part of the epilogue of a layer with `elements` results, so that forward need not run
+  /// after it. Returns false, and leaves everything as it was, where it cannot.
+  virtual bool join(EpilogueInputs& epilogue, std::int64_t elements);
+};
+
+/// Adds what follows a layer with `elements` results to its epilogue.
+using JoinEpilogue = std::function<void(EpilogueInputs& epilogue, std::int64_t elements)>;
+
+/// A layer that can compute what follows it in its own pass.
+class EpilogueLayer : public Layer {
+ public:
+  /// forward, and what `join` adds; it is called once and may be empty.
+  virtual Variable forward_and(const Variable& x, const JoinEpilogue& join) = 0;
+  Variable forward(const Variable& x) final { return forward_and(x, {}); }
 };
 
 }  // namespace cinnabar

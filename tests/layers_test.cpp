@@ -4,6 +4,7 @@
 
 #include "autograd/losses.hpp"
 #include "layers/activation.hpp"
+#include "layers/conv3d.hpp"
 #include "layers/dropout.hpp"
 #include "layers/linear.hpp"
 #include "layers/norm.hpp"
@@ -30,6 +31,61 @@ TEST(Linear, StartsWithinItsBoundAndComputes) {
   EXPECT_EQ(layer(x).value().to_vector<float>(), (std::vector<float>{321.5, 98.5}));
   Linear plain(3, 2, generator, false);
   EXPECT_EQ(plain.parameter_count(), 6);
+}
+
+TEST(ConvLayers, StartAsPyTorchDoes) {
+  Generator generator(1);
+  ConvWindow window = conv_cubes(3, 1, 2);
+  window.options.groups = 2;
+  window.output_padding = {1, 1, 1};
+  Conv3dLayer layer(4, 6, window, generator);
+  EXPECT_EQ(layer.weight.shape(), (Shape{6, 2, 3, 3, 3}));
+  EXPECT_EQ(layer.named_parameters()[1].name, "bias");
+  for (const Variable& p : layer.parameters()) {
+    for (const double value : p.value().to_vector<double>()) EXPECT_LE(std::abs(value), 1 / std::sqrt(54.0));
+  }
+  EXPECT_EQ(layer(Variable(Tensor::zeros({1, 4, 5, 7, 6}))).shape(), (Shape{1, 6, 3, 4, 3}));
+  // The fan of a transposed convolution is that of its outputs, as PyTorch counts it.
+  ConvTranspose3dLayer transposed(6, 4, window, generator, false);
+  EXPECT_EQ(transposed.weight.shape(), (Shape{6, 2, 3, 3, 3}));
+  EXPECT_EQ(transposed.parameter_count(), 324);
+  EXPECT_EQ(transposed(Variable(Tensor::zeros({1, 6, 3, 4, 3}))).shape(), (Shape{1, 4, 6, 8, 6}));
+  Conv3dLayer flat(1, 2, conv_squares(5, 2), generator);
+  EXPECT_EQ(flat(Variable(Tensor::zeros({3, 1, 1, 9, 8}))).shape(), (Shape{3, 2, 1, 9, 8}));
+  EXPECT_THROW(Conv3dLayer(3, 6, window, generator), Error);
+}
+
+/// A row of convolutions with everything that can and cannot join them.
+struct Row {
+  Sequential net;
+  std::vector<Layer*> layers;
+
+  explicit Row(Device device) {
+    Generator generator(3);
+    layers = {&net.add<Conv3dLayer>(2, 6, conv_cubes(3, 1), generator),
+              &net.add<PRelu>(6),
+              &net.add<DropoutLayer>(0.25, 5, 0),
+              &net.add<Relu>(),  // after dropout: not joined
+              &net.add<Conv3dLayer>(6, 4, conv_cubes(2, 1, 2), generator, false),
+              &net.add<LeakyRelu>(0.1),
+              &net.add<LeakyRelu>(0.1),  // a second activation: not joined
+              &net.add<ConvTranspose3dLayer>(4, 3, conv_cubes(2, 1, 2), generator),
+              &net.add<DropoutLayer>(0.5, 5, 1)};
+    net.to(device);
+  }
+};
+
+TEST(Layers, RefuseToJoinWhatAnEpilogueCannotHold) {
+  EpilogueInputs epilogue;
+  LeakyRelu negative(-0.1);
+  EXPECT_FALSE(negative.join(epilogue, 8));
+  DropoutLayer dropout(0.5, 1, 0);
+  EXPECT_TRUE(dropout.join(epilogue, 8));
+  EXPECT_FALSE(dropout.join(epilogue, 8));
+  EXPECT_FALSE(Relu().join(epilogue, 8));
+  dropout.eval();
+  EXPECT_TRUE(dropout.join(epilogue, 8));
+  EXPECT_FALSE(Sigmoid().join(epilogue, 8));
 }
 
 TEST(Layers, SequentialNamesItsLayersAsPyTorchDoes) {
@@ -110,6 +166,27 @@ TEST(Layers, EluBendsBelowZero) {
 }
 
 class TrainingOn : public OnDevice {};
+
+TEST_P(TrainingOn, JoinedLayersHaveTheBitsOfSingleOnes) {
+  Row joined(device()), single(device());
+  for (const bool training : {true, false}) {
+    joined.net.train(training);
+    single.net.train(training);
+    const Tensor image = random_tensor({2, 2, 5, 6, 7}, 4).to(device());
+    const Variable x(image, true), other(image, true);
+    const Variable y = joined.net(x);
+    Variable expected = other;
+    for (Layer* layer : single.layers) expected = (*layer)(expected);
+    EXPECT_TRUE(same_values(y.value(), expected.value()));
+    y.backward(Tensor::full(y.shape(), 1.0).to(device()));
+    expected.backward(Tensor::full(y.shape(), 1.0).to(device()));
+    EXPECT_TRUE(same_values(x.grad(), other.grad()));
+  }
+  const auto gradients = joined.net.parameters(), expected = single.net.parameters();
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    EXPECT_LT(relative_error(gradients[i].grad(), expected[i].grad()), 1e-5) << i;
+  }
+}
 
 /// Two classes of points, inside and outside a circle: not linearly separable.
 struct Points {
