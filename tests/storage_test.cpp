@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -159,6 +160,24 @@ TEST(Device, ParsesNamesAndRefusesOthers) {
   for (const char* text : {"", "gpu", "cuda:", "cuda:-1", "cuda:1x", "CPU", "cuda:99999999999"}) {
     EXPECT_THROW(Device::parse(text), InputError) << text;
   }
+}
+
+TEST(BorrowedStorage, LivesWithItsOwnerAndIsNotCounted) {
+  const auto owner = std::make_shared<std::vector<float>>(8, 1.5f);
+  const MemoryUse before = memory_use(DeviceType::cpu);
+  {
+    const auto block = std::make_shared<Storage>(owner->data(), 32, owner);
+    const Tensor tensor = Tensor::over(block, {2, 4}, DType::f32);
+    EXPECT_EQ(memory_use(DeviceType::cpu).live_blocks, before.live_blocks);
+    EXPECT_EQ(tensor.raw(), owner->data());
+    EXPECT_EQ(owner.use_count(), 2);
+    EXPECT_THROW(Tensor::over(block, {9}, DType::f32), Error);
+    EXPECT_THROW(Tensor::over(nullptr, {1}, DType::f32), Error);
+    const auto odd = std::make_shared<Storage>(reinterpret_cast<char*>(owner->data()) + 1, 16, owner);
+    EXPECT_THROW(Tensor::over(odd, {1}, DType::f32), Error);
+  }
+  EXPECT_EQ(owner.use_count(), 1);
+  EXPECT_THROW(Storage(owner->data(), 32, nullptr), Error);
 }
 
 TEST(Device, AbsentDevicesAreRefusedWithTheReason) {
