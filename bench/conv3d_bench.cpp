@@ -6,7 +6,7 @@
 
 // The convolutions of the Quicksilver network with 64 features on patches of 15^3 voxels, batch 4 on the CPU
 // and 64 on a GPU; the last number of a name is the extent of the layer's input. The CPU's backends and
-// oneDNN stand as rivals of what `automatic` chooses. Bytes: inputs and result once each. Operations: 2 a
+// oneDNN stand as rivals of what `by_rule` chooses. Bytes: inputs and result once each. Operations: 2 a
 // product, border taps included.
 
 namespace cinnabar {
@@ -31,12 +31,12 @@ struct BackendName {
   const char* name;
   Conv3dBackend backend;
 };
-constexpr BackendName kBackends[] = {{"", Conv3dBackend::automatic},
+constexpr BackendName kBackends[] = {{"", Conv3dBackend::by_rule},
                                      {".gemm", Conv3dBackend::gemm},
                                      {".fft", Conv3dBackend::fft},
                                      {".reference", Conv3dBackend::reference}};
 
-using bench::Pass;
+using Pass = Conv3dPass;
 constexpr const char* kPassNames[] = {"forward", "backward_input", "backward_weight"};
 
 /// The tensors of a layer. `input` and `output` are those of the convolution: a transposed layer is the
@@ -91,7 +91,7 @@ Pass convolution_pass(const Layer& layer, Pass pass) {
 }
 
 void run(benchmark::State& state, Device device, const Layer& layer, Pass pass, Conv3dBackend backend) {
-  if (!device.is_cpu() && backend != Conv3dBackend::automatic) {
+  if (!device.is_cpu() && backend != Conv3dBackend::by_rule) {
     return state.SkipWithError("a backend of the CPU");
   }
   Problem problem(layer, device);

@@ -48,7 +48,7 @@ struct OnednnConv3d::State {
   }
 };
 
-OnednnConv3d::OnednnConv3d(Pass pass, const Tensor& input, const Tensor& weight, const Tensor& output,
+OnednnConv3d::OnednnConv3d(Conv3dPass pass, const Tensor& input, const Tensor& weight, const Tensor& output,
                            const Conv3dOptions& options)
     : state_(std::make_unique<State>()) {
   State& s = *state_;
@@ -62,12 +62,12 @@ OnednnConv3d::OnednnConv3d(Pass pass, const Tensor& input, const Tensor& weight,
   const dnnl::convolution_forward::primitive_desc forward(
       {dnnl::prop_kind::forward_training, algorithm, in, taps, out, strides, dilation, padding, padding},
       s.engine);
-  if (pass == Pass::forward) {
+  if (pass == Conv3dPass::forward) {
     s.primitive = dnnl::convolution_forward(forward);
     s.arguments = {{DNNL_ARG_SRC, s.read(input, forward.src_desc())},
                    {DNNL_ARG_WEIGHTS, s.read(weight, forward.weights_desc())},
                    {DNNL_ARG_DST, s.write(output, forward.dst_desc())}};
-  } else if (pass == Pass::backward_input) {
+  } else if (pass == Conv3dPass::backward_input) {
     const dnnl::convolution_backward_data::primitive_desc backward(
         {algorithm, in, taps, out, strides, dilation, padding, padding}, s.engine, forward);
     s.primitive = dnnl::convolution_backward_data(backward);

@@ -2,18 +2,16 @@
 
 #include <memory>
 
-#include "kernels/conv3d.hpp"
+#include "kernels/conv3d_choice.hpp"
 
 namespace cinnabar::bench {
-
-enum class Pass { forward, backward_input, backward_weight };
 
 /// One pass of oneDNN's convolution in the layouts that oneDNN likes best; reordering into them and back is
 /// not part of `run`. Float32 on the CPU, groups 1.
 class OnednnConv3d {
  public:
   /// Copies the tensors that the pass reads.
-  OnednnConv3d(Pass pass, const Tensor& input, const Tensor& weight, const Tensor& output,
+  OnednnConv3d(Conv3dPass pass, const Tensor& input, const Tensor& weight, const Tensor& output,
                const Conv3dOptions& options);
   ~OnednnConv3d();
   void run();

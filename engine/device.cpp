@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <fstream>
 #include <ostream>
 
 #include "engine/error.hpp"
@@ -86,12 +87,29 @@ void require_device(Device device) {
   }
 }
 
+namespace {
+
+/// As Linux knows it.
+std::string cpu_name() {
+  static const std::string name = [] {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+      const std::size_t colon = line.find(": ");
+      if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+    }
+    return std::string("CPU");
+  }();
+  return name;
+}
+
+}  // namespace
+
 DeviceProperties device_properties(Device device) {
   require_device(device);
   DeviceProperties result;
   if (device.is_cpu()) {
     const auto page_bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    result.name = "CPU";
+    result.name = cpu_name();
     result.total_bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * page_bytes;
     result.free_bytes = static_cast<std::size_t>(sysconf(_SC_AVPHYS_PAGES)) * page_bytes;
     return result;

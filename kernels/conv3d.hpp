@@ -10,8 +10,10 @@ namespace cinnabar {
 
 /// How a convolution is computed (docs/kernels/conv3d.md).
 enum class Conv3dBackend {
-  automatic,  ///< CPU: fft where it can, the input has at most 32^3 voxels and a count of operations from the
-              ///< shapes says that it is faster; else gemm. CUDA: direct
+  by_rule,    ///< CPU: fft where it can, the input has at most 32^3 voxels and a count of operations from the
+              ///< shapes says that it is faster; else gemm. CUDA: direct. The same on every machine
+  automatic,  ///< what was fastest when this pass of this shape was first computed on this machine
+              ///< (kernels/conv3d_choice.hpp). Backends round differently: bits then depend on that choice
   reference,  ///< CPU: plain loops, sums in f64
   gemm,       ///< CPU: blocks of columns and BLAS
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
@@ -25,7 +27,7 @@ struct Conv3dOptions {
   std::array<std::int64_t, 3> padding{0, 0, 0};
   std::array<std::int64_t, 3> dilation{1, 1, 1};
   std::int64_t groups = 1;
-  Conv3dBackend backend = Conv3dBackend::automatic;
+  Conv3dBackend backend = Conv3dBackend::by_rule;
 };
 
 /// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
@@ -42,8 +44,8 @@ struct Conv3dOptions {
 /// A transposed convolution is the same three functions with the roles exchanged: its forward is
 /// backward_input, with its own epilogue; its gradients are forward and backward_weight.
 ///
-/// f32 and f64 on the CPU, f32 on CUDA. All functions assign. They are deterministic: the order of every sum
-/// follows from the shapes alone, whatever the number of threads.
+/// f32 and f64 on the CPU, f32 on CUDA. All functions assign. Every backend is deterministic: the order of
+/// every sum follows from the shapes alone, whatever the number of threads.
 struct Conv3d {
   void (*forward)(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
                   const Conv3dOptions& options, Tensor& output);

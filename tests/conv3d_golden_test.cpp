@@ -29,7 +29,7 @@ std::vector<Conv3dBackend> backends_for(const TorchCase& golden, const Conv3dOpt
   const std::array<std::int64_t, 3> ones{1, 1, 1};
   const bool fits_fft = options.stride == ones && options.dilation == ones;
   std::vector<Conv3dBackend> backends;
-  for (const Conv3dBackend backend : {automatic, reference, gemm, fft, direct, cudnn}) {
+  for (const Conv3dBackend backend : {by_rule, reference, gemm, fft, direct, cudnn}) {
     if (conv3d_has_backend(golden.device, backend) && (backend != fft || fits_fft))
       backends.push_back(backend);
   }

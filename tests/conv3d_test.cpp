@@ -218,14 +218,14 @@ TEST(Conv3d, BitsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(Conv3d, AutomaticTakesTransformsWhereTheyAreFaster) {
+TEST(Conv3d, TheRuleTakesTransformsWhereTheyAreFaster) {
   const Conv3dOptions same{{1, 1, 1}, {1, 1, 1}};
   const auto bits_of = [&](std::int64_t channels, Backend backend) {
     return run_all(Device::cpu(), DType::f32,
                    with_backend({{2, channels, 8, 8, 7}, {32, channels, 3, 3, 3}, same}, backend))[0];
   };
-  EXPECT_TRUE(same_values(bits_of(32, Backend::automatic), bits_of(32, Backend::fft)));
-  EXPECT_TRUE(same_values(bits_of(1, Backend::automatic), bits_of(1, Backend::gemm)));
+  EXPECT_TRUE(same_values(bits_of(32, Backend::by_rule), bits_of(32, Backend::fft)));
+  EXPECT_TRUE(same_values(bits_of(1, Backend::by_rule), bits_of(1, Backend::gemm)));
 }
 
 TEST(Conv3d, RefusesMisfits) {

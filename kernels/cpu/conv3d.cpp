@@ -1,5 +1,6 @@
 #include "kernels/conv3d.hpp"
 
+#include "kernels/conv3d_choice.hpp"
 #include "kernels/cpu/conv3d_backends.hpp"
 #include "kernels/cpu/epilogue_row.hpp"
 #include "kernels/parallel.hpp"
@@ -152,13 +153,23 @@ double fft_cost(const Conv3dShape& s) {
   return number(s.groups) * frequencies * (0.05 * lines * images + products);
 }
 
-Conv3dBackend choose(const Conv3dShape& shape, Conv3dBackend wanted) {
-  const bool eligible = conv3d_fft_is_eligible(shape);
-  CINNABAR_CHECK(wanted != Conv3dBackend::fft || eligible, kOp,
-                 "the fft backend needs stride 1 and dilation 1 on every axis");
-  if (wanted != Conv3dBackend::automatic) return wanted;
-  const bool use_fft = eligible && shape.in_volume() <= kFftVoxels && fft_cost(shape) < gemm_cost(shape);
+Conv3dBackend by_rule(const Conv3dShape& shape) {
+  const bool use_fft =
+      conv3d_fft_is_eligible(shape) && shape.in_volume() <= kFftVoxels && fft_cost(shape) < gemm_cost(shape);
   return use_fft ? Conv3dBackend::fft : Conv3dBackend::gemm;
+}
+
+/// Computes a pass by run(backend).
+template <class Run>
+void compute(Conv3dPass pass, const Conv3dShape& shape, const Tensor& like, const Conv3dOptions& options,
+             const Run& run) {
+  run(choose_conv3d_backend(options.backend, by_rule(shape), pass, shape, like, run));
+}
+
+/// The function of a backend out of those of all.
+template <class Function>
+Function* pick(Conv3dBackend backend, Function* reference, Function* gemm, Function* fft) {
+  return backend == Conv3dBackend::reference ? reference : backend == Conv3dBackend::fft ? fft : gemm;
 }
 
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
@@ -167,11 +178,10 @@ void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue
   check_epilogue(epilogue, output);
   if (output.numel() == 0) return;
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
-    const Conv3dBackend backend = choose(shape, options.backend);
-    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::forward<T>
-                     : backend == Conv3dBackend::fft     ? conv3d_fft::forward<T>
-                                                         : conv3d_gemm::forward<T>;
-    run(shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), output.data<T>());
+    compute(Conv3dPass::forward, shape, output, options, [&](Conv3dBackend backend) {
+      pick(backend, conv3d_reference::forward<T>, conv3d_gemm::forward<T>, conv3d_fft::forward<T>)(
+          shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), output.data<T>());
+    });
   });
 }
 
@@ -181,11 +191,11 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
   check_epilogue(epilogue, grad_input);
   if (grad_input.numel() == 0) return;
   dispatch_floating(kOp, weight.dtype(), [&]<class T>(T) {
-    const Conv3dBackend backend = choose(shape, options.backend);
-    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::backward_input<T>
-                     : backend == Conv3dBackend::fft     ? conv3d_fft::backward_input<T>
-                                                         : conv3d_gemm::backward_input<T>;
-    run(shape, grad_output.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), grad_input.data<T>());
+    compute(Conv3dPass::backward_input, shape, grad_input, options, [&](Conv3dBackend backend) {
+      pick(backend, conv3d_reference::backward_input<T>, conv3d_gemm::backward_input<T>,
+           conv3d_fft::backward_input<T>)(shape, grad_output.data<T>(), weight.data<T>(),
+                                          epilogue_math<T>(epilogue), grad_input.data<T>());
+    });
   });
 }
 
@@ -194,11 +204,11 @@ void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3
   const Conv3dShape shape = conv3d_shape(input, grad_weight, grad_output, options);
   if (shape.batch == 0) return grad_weight.fill(0.0);
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
-    const Conv3dBackend backend = choose(shape, options.backend);
-    const auto run = backend == Conv3dBackend::reference ? conv3d_reference::backward_weight<T>
-                     : backend == Conv3dBackend::fft     ? conv3d_fft::backward_weight<T>
-                                                         : conv3d_gemm::backward_weight<T>;
-    run(shape, grad_output.data<T>(), input.data<T>(), grad_weight.data<T>());
+    compute(Conv3dPass::backward_weight, shape, grad_weight, options, [&](Conv3dBackend backend) {
+      pick(backend, conv3d_reference::backward_weight<T>, conv3d_gemm::backward_weight<T>,
+           conv3d_fft::backward_weight<T>)(shape, grad_output.data<T>(), input.data<T>(),
+                                           grad_weight.data<T>());
+    });
   });
 }
 
