@@ -1,0 +1,49 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <regex>
+
+#include "tests/child_process.hpp"
+#include "tests/scratch_folder.hpp"
+
+// The programs of examples/, run as a user would.
+
+namespace cinnabar::testing {
+namespace {
+
+const std::string kScan = "/usr/share/mricron/templates/ch2bet.nii.gz";
+
+CommandResult run_example(const std::string& name, const std::vector<std::string>& arguments) {
+  std::vector<std::string> words{std::string(CINNABAR_BINARY_DIR) + "/examples/example_" + name};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return run_command(words);
+}
+
+/// The number after `name` in what a program printed.
+double figure(const std::string& output, const std::string& name) {
+  std::smatch found;
+  if (!std::regex_search(output, found, std::regex(name + " ([-+.0-9e]+)"))) return NAN;
+  return std::stod(found[1]);
+}
+
+TEST(Examples, DenoiseBeatsSmoothing) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("denoise", {kScan, folder / "picture.png", "150"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_GT(figure(result.output, "smoothed"), figure(result.output, "noisy") + 4.0) << result.output;
+  EXPECT_GT(figure(result.output, "denoised"), figure(result.output, "smoothed")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+}
+
+TEST(Examples, DenoiseNamesAFileItCannotRead) {
+  const CommandResult result = run_example("denoise", {"no_such_scan.nii.gz", "picture.png"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.output.find("no_such_scan.nii.gz"), std::string::npos) << result.output;
+  EXPECT_FALSE(std::filesystem::exists("picture.png"));
+  EXPECT_EQ(run_example("denoise", {}).status, 2);
+}
+
+}  // namespace
+}  // namespace cinnabar::testing
