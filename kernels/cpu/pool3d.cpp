@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/parallel.hpp"
 
@@ -23,6 +25,49 @@ Range inside(const PoolAxis& axis, std::int32_t o) {
   return {start + skipped * axis.dilation, std::min(axis.in, start + axis.dilation * (axis.kernel - 1) + 1)};
 }
 
+/// Windows [first, end) whose tap k lies inside the image along an axis: in voxel window * stride + shift.
+struct Tap {
+  std::int32_t first, end, shift;
+};
+
+std::vector<Tap> taps_of(const PoolAxis& axis) {
+  std::vector<Tap> taps;
+  for (std::int32_t k = 0; k < axis.kernel; ++k) {
+    const std::int32_t shift = k * axis.dilation - axis.padding;
+    const std::int32_t first = shift >= 0 ? 0 : (-shift + axis.stride - 1) / axis.stride;
+    const std::int32_t end = shift < axis.in ? (axis.in - 1 - shift) / axis.stride + 1 : 0;
+    taps.push_back({first, std::min(axis.out, end), shift});
+  }
+  return taps;
+}
+
+/// Calls tap_of_row(tap, row of the input) for all taps inside the image of the windows of one output row, in
+/// scan order. Loops over the windows of a tap vectorise where loops over the taps of a window do not.
+template <class TapOfRow>
+void for_each_tap(const PoolShape& shape, const std::vector<Tap>& taps, std::int32_t d, std::int32_t h,
+                  const TapOfRow& tap_of_row) {
+  const Range range_d = inside(shape.axis[0], d);
+  const Range range_h = inside(shape.axis[1], h);
+  for (std::int32_t z = range_d.first; z < range_d.end; z += shape.axis[0].dilation) {
+    for (std::int32_t y = range_h.first; y < range_h.end; y += shape.axis[1].dilation) {
+      for (const Tap& tap : taps) tap_of_row(tap, (z * shape.axis[1].in + y) * shape.axis[2].in);
+    }
+  }
+}
+
+/// Calls fn with the stride, as a constant where it is common, so that loads are vector loads.
+template <class Function>
+void with_stride(std::int32_t stride, const Function& fn) {
+  if (stride == 1) return fn(std::integral_constant<std::int32_t, 1>{});
+  if (stride == 2) return fn(std::integral_constant<std::int32_t, 2>{});
+  fn(stride);
+}
+
+/// First element of an output row.
+std::int64_t output_row(const PoolShape& shape, std::int64_t image, std::int32_t d, std::int32_t h) {
+  return image * shape.out_volume + (std::int64_t{d} * shape.axis[1].out + h) * shape.axis[2].out;
+}
+
 /// Calls row(image, d, h) for every row of the output.
 template <class Row>
 void for_each_output_row(const PoolShape& shape, const Row& row) {
@@ -39,40 +84,35 @@ void for_each_output_row(const PoolShape& shape, const Row& row) {
 
 void max_forward(const Tensor& input, const PoolOptions& options, Tensor& output, Tensor& indices) {
   const PoolShape shape = pool_shape(input, output, &indices, options);
+  const std::vector<Tap> taps = taps_of(shape.axis[2]);
   dispatch_floating(kOp, input.dtype(), [&](auto element) {
     using T = decltype(element);
     const T* const in = input.data<T>();
     T* const out = output.data<T>();
     std::int32_t* const winner = indices.data<std::int32_t>();
-    for_each_output_row(shape, [&](std::int64_t image, std::int32_t d, std::int32_t h) {
+    const auto compare_row = [&](std::int64_t image, std::int32_t d, std::int32_t h, auto stride) {
       const T* const volume = in + image * shape.in_volume;
-      const Range range_d = inside(shape.axis[0], d);
-      const Range range_h = inside(shape.axis[1], h);
-      std::int64_t at =
-          image * shape.out_volume + (std::int64_t{d} * shape.axis[1].out + h) * shape.axis[2].out;
-      for (std::int32_t w = 0; w < shape.axis[2].out; ++w, ++at) {
-        const Range range_w = inside(shape.axis[2], w);
-        T best = -std::numeric_limits<T>::infinity();
-        const bool empty =
-            range_d.first >= range_d.end || range_h.first >= range_h.end || range_w.first >= range_w.end;
-        std::int32_t index =
-            empty ? -1
-                  : (range_d.first * shape.axis[1].in + range_h.first) * shape.axis[2].in + range_w.first;
-        for (std::int32_t z = range_d.first; z < range_d.end; z += shape.axis[0].dilation) {
-          for (std::int32_t y = range_h.first; y < range_h.end; y += shape.axis[1].dilation) {
-            const std::int32_t row = (z * shape.axis[1].in + y) * shape.axis[2].in;
-            for (std::int32_t x = range_w.first; x < range_w.end; x += shape.axis[2].dilation) {
-              const T value = volume[row + x];
-              if (value > best || value != value) {
-                best = value;
-                index = row + x;
-              }
-            }
-          }
+      const std::int64_t at = output_row(shape, image, d, h);
+      T* const best = out + at;
+      std::int32_t* const index = winner + at;
+      std::fill_n(best, shape.axis[2].out, -std::numeric_limits<T>::infinity());
+      std::fill_n(index, shape.axis[2].out, -1);
+      for_each_tap(shape, taps, d, h, [=](const Tap& tap, std::int32_t row) {
+        const std::int32_t start = row + tap.shift;
+#pragma omp simd
+        for (std::int32_t w = tap.first; w < tap.end; ++w) {
+          const std::int32_t voxel = start + w * stride;
+          const T value = volume[voxel];
+          const bool wins = (index[w] < 0) | (value > best[w]) | (value != value);
+          best[w] = wins ? value : best[w];
+          index[w] = wins ? voxel : index[w];
         }
-        out[at] = best;
-        winner[at] = index;
-      }
+      });
+    };
+    with_stride(shape.axis[2].stride, [&](auto stride) {
+      for_each_output_row(shape, [&](std::int64_t image, std::int32_t d, std::int32_t h) {
+        compare_row(image, d, h, stride);
+      });
     });
   });
 }
@@ -101,59 +141,59 @@ void max_backward(const Tensor& grad_output, const Tensor& indices, const PoolOp
 
 void average_forward(const Tensor& input, const PoolOptions& options, Tensor& output) {
   const PoolShape shape = pool_shape(input, output, nullptr, options);
+  const std::vector<Tap> taps = taps_of(shape.axis[2]);
   dispatch_floating(kOp, input.dtype(), [&](auto element) {
     using T = decltype(element);
     const T* const in = input.data<T>();
     T* const out = output.data<T>();
-    for_each_output_row(shape, [&](std::int64_t image, std::int32_t d, std::int32_t h) {
+    const auto average_row = [&](std::int64_t image, std::int32_t d, std::int32_t h, auto stride) {
       const T* const volume = in + image * shape.in_volume;
-      const Range range_d = inside(shape.axis[0], d);
-      const Range range_h = inside(shape.axis[1], h);
-      std::int64_t at =
-          image * shape.out_volume + (std::int64_t{d} * shape.axis[1].out + h) * shape.axis[2].out;
-      for (std::int32_t w = 0; w < shape.axis[2].out; ++w, ++at) {
-        const Range range_w = inside(shape.axis[2], w);
-        T sum = T(0);
-        for (std::int32_t z = range_d.first; z < range_d.end; ++z) {
-          for (std::int32_t y = range_h.first; y < range_h.end; ++y) {
-            const T* const row = volume + (z * shape.axis[1].in + y) * shape.axis[2].in;
-            for (std::int32_t x = range_w.first; x < range_w.end; ++x) sum += row[x];
-          }
-        }
-        out[at] = sum / pool_divisor<T>(shape, d, h, w);
-      }
+      T* const sum = out + output_row(shape, image, d, h);
+      std::fill_n(sum, shape.axis[2].out, T(0));
+      for_each_tap(shape, taps, d, h, [=](const Tap& tap, std::int32_t row) {
+        const std::int32_t start = row + tap.shift;
+#pragma omp simd
+        for (std::int32_t w = tap.first; w < tap.end; ++w) sum[w] += volume[start + w * stride];
+      });
+      for (std::int32_t w = 0; w < shape.axis[2].out; ++w) sum[w] /= pool_divisor<T>(shape, d, h, w);
+    };
+    with_stride(shape.axis[2].stride, [&](auto stride) {
+      for_each_output_row(shape, [&](std::int64_t image, std::int32_t d, std::int32_t h) {
+        average_row(image, d, h, stride);
+      });
     });
   });
 }
 
 void average_backward(const Tensor& grad_output, const PoolOptions& options, Tensor& grad_input) {
   const PoolShape shape = pool_shape(grad_input, grad_output, nullptr, options);
+  const std::vector<Tap> taps = taps_of(shape.axis[2]);
   dispatch_floating(kOp, grad_input.dtype(), [&](auto element) {
     using T = decltype(element);
     const T* const grad = grad_output.data<T>();
     T* const out = grad_input.data<T>();
-    parallel_for(shape.images, 1, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t image = first; image < last; ++image) {
-        T* const volume = out + image * shape.in_volume;
-        std::fill_n(volume, shape.in_volume, T(0));
-        const T* g = grad + image * shape.out_volume;
-        for (std::int32_t d = 0; d < shape.axis[0].out; ++d) {
-          const Range range_d = inside(shape.axis[0], d);
-          for (std::int32_t h = 0; h < shape.axis[1].out; ++h) {
-            const Range range_h = inside(shape.axis[1], h);
-            for (std::int32_t w = 0; w < shape.axis[2].out; ++w, ++g) {
-              const Range range_w = inside(shape.axis[2], w);
-              const T share = *g / pool_divisor<T>(shape, d, h, w);
-              for (std::int32_t z = range_d.first; z < range_d.end; ++z) {
-                for (std::int32_t y = range_h.first; y < range_h.end; ++y) {
-                  T* const row = volume + (z * shape.axis[1].in + y) * shape.axis[2].in;
-                  for (std::int32_t x = range_w.first; x < range_w.end; ++x) row[x] += share;
-                }
-              }
+    const auto spread_row = [&](std::int64_t image, std::int32_t d, std::int32_t h, T* share, auto stride) {
+      const T* const g = grad + output_row(shape, image, d, h);
+      for (std::int32_t w = 0; w < shape.axis[2].out; ++w) share[w] = g[w] / pool_divisor<T>(shape, d, h, w);
+      T* const volume = out + image * shape.in_volume;
+      for_each_tap(shape, taps, d, h, [=](const Tap& tap, std::int32_t row) {
+        const std::int32_t start = row + tap.shift;
+#pragma omp simd
+        for (std::int32_t w = tap.first; w < tap.end; ++w) volume[start + w * stride] += share[w];
+      });
+    };
+    with_stride(shape.axis[2].stride, [&](auto stride) {
+      parallel_for(shape.images, 1, [&](std::int64_t first, std::int64_t last) {
+        std::vector<T> share(static_cast<std::size_t>(shape.axis[2].out));
+        for (std::int64_t image = first; image < last; ++image) {
+          std::fill_n(out + image * shape.in_volume, shape.in_volume, T(0));
+          for (std::int32_t d = 0; d < shape.axis[0].out; ++d) {
+            for (std::int32_t h = 0; h < shape.axis[1].out; ++h) {
+              spread_row(image, d, h, share.data(), stride);
             }
           }
         }
-      }
+      });
     });
   });
 }
