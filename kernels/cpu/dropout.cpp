@@ -19,9 +19,11 @@ void apply(const RandomSequence& sequence, double p, const Tensor& x, Tensor& y)
     T* const out = y.data<T>();
     parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
       for_each_uniform_block(sequence, begin, end,
-                             [&](std::int64_t first, std::int64_t count, const float* unit) {
+                             [=](std::int64_t first, std::int64_t count, const float* unit) {
+#pragma omp simd
                                for (std::int64_t i = 0; i < count; ++i) {
-                                 out[first + i] = unit[i] >= threshold ? in[first + i] * scale : T(0);
+                                 const T kept = in[first + i] * scale;
+                                 out[first + i] = unit[i] >= threshold ? kept : T(0);
                                }
                              });
     });

@@ -15,14 +15,18 @@ void for_each_uniform_block(const RandomSequence& sequence, std::int64_t first, 
                             const Body& body) {
   constexpr int kCounters = 64;
   float unit[4 * kCounters];
+  const std::uint64_t seed = sequence.seed;  // copies, or the loop does not vectorise
+  const std::uint64_t stream = sequence.stream;
   while (first < last) {
     const std::uint64_t number = sequence.offset + static_cast<std::uint64_t>(first);
     const std::uint64_t counter = number / 4;
 #pragma omp simd
     for (int g = 0; g < kCounters; ++g) {
-      const PhiloxWords words =
-          philox_4x32_10(sequence.seed, sequence.stream, counter + static_cast<unsigned>(g));
-      for (int w = 0; w < 4; ++w) unit[4 * g + w] = uniform_from_bits(words.word[w]);
+      const PhiloxWords words = philox_4x32_10(seed, stream, counter + static_cast<unsigned>(g));
+      unit[4 * g] = uniform_from_bits(words.word[0]);  // a loop over the words would keep this one scalar
+      unit[4 * g + 1] = uniform_from_bits(words.word[1]);
+      unit[4 * g + 2] = uniform_from_bits(words.word[2]);
+      unit[4 * g + 3] = uniform_from_bits(words.word[3]);
     }
     const auto skip = static_cast<std::int64_t>(number % 4);
     const std::int64_t count = std::min<std::int64_t>(last - first, 4 * kCounters - skip);
