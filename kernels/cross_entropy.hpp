@@ -51,17 +51,8 @@ struct CrossEntropyCall {
     return image * classes * space + position - image * space;
   }
 
-  /// log sum exp of the logits x[0], x[space], ...
-  CINNABAR_HD T log_sum_exp(const T* x) const {
-    T largest = x[0];
-    for (std::int64_t c = 1; c < classes; ++c) largest = x[c * space] > largest ? x[c * space] : largest;
-    T sum = T(0);
-    for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(x[c * space] - largest);
-    return largest + std::log(sum);
-  }
-
-  CINNABAR_HD T loss(const T* x, std::int64_t label) const {
-    const T total = log_sum_exp(x);
+  /// The loss of logits x[0], x[space], ... whose log sum exp is `total`.
+  CINNABAR_HD T loss(const T* x, std::int64_t label, T total) const {
     T loss = keep * weight_of(label) * (total - x[label * space]);
     if (spread != T(0)) {
       T smooth = T(0);
@@ -71,18 +62,17 @@ struct CrossEntropyCall {
     return loss;
   }
 
-  /// grad[c] = g d loss / d x[c].
-  CINNABAR_HD void gradient(const T* x, std::int64_t label, T g, T* grad) const {
-    const T total = log_sum_exp(x);
-    T sum = keep * weight_of(label);  // what multiplies the softmax
+  /// The gradient of the loss in logit c is softmax_share(label) p_c - target_share(c, label).
+  CINNABAR_HD T softmax_share(std::int64_t label) const {
+    T sum = keep * weight_of(label);
     if (spread != T(0)) {
       for (std::int64_t c = 0; c < classes; ++c) sum += spread * weight_of(c);
     }
-    for (std::int64_t c = 0; c < classes; ++c) {
-      T own = spread == T(0) ? T(0) : spread * weight_of(c);
-      if (c == label) own += keep * weight_of(c);
-      grad[c * space] = g * (std::exp(x[c * space] - total) * sum - own);
-    }
+    return sum;
+  }
+  CINNABAR_HD T target_share(std::int64_t c, std::int64_t label) const {
+    const T smooth = spread == T(0) ? T(0) : spread * weight_of(c);
+    return c == label ? smooth + keep * weight_of(c) : smooth;
   }
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/gradcheck.hpp"
+#include "kernels/cpu/vector_exp.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
 
@@ -79,7 +80,27 @@ TEST(CrossEntropy, RefusesMisfits) {
   EXPECT_THROW(cross_entropy_loss(logits, Tensor::full({2, 4}, -1, DType::i64)), Error);
 }
 
+TEST(VectorExp, IsExpToARoundingAndZeroFarBelow) {
+  for (float x = -87.3f; x < 88.0f; x += 0.0137f) {
+    const double expected = std::exp(static_cast<double>(x));
+    EXPECT_NEAR(cpu::vector_exp(x) / expected, 1.0, 1.5e-7) << x;
+  }
+  EXPECT_EQ(cpu::vector_exp(0.0f), 1.0f);
+  EXPECT_EQ(cpu::vector_exp(-88.0f), 0.0f);
+  EXPECT_EQ(cpu::vector_exp(-INFINITY), 0.0f);
+  EXPECT_TRUE(std::isnan(cpu::vector_exp(NAN)));
+}
+
 class CrossEntropyOn : public OnDevice {};
+
+TEST_P(CrossEntropyOn, ClassesRuledOutByMinusInfinityTakeNoPart) {
+  const Variable logits(Tensor::from<float>({1, -INFINITY, 1, 2}, {1, 4}).to(device()), true);
+  const Tensor labels = Tensor::from<std::int64_t>({0}, {1}).to(device());
+  const Variable loss = cross_entropy_loss(logits, labels);
+  EXPECT_NEAR(loss.value().item(), std::log(2 + std::exp(1.0)), 1e-6);
+  loss.backward();
+  EXPECT_EQ(logits.grad().to_vector<float>()[1], 0.0f);
+}
 
 TEST_P(CrossEntropyOn, AgreesWithFloat64AndAssigns) {
   for (const Shape& shape : {Shape{67, 5}, Shape{2, 3, 5, 7, 11}, Shape{1, 33, 31}, Shape{3, 1, 4}}) {

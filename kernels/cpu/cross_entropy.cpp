@@ -1,7 +1,9 @@
 #include "kernels/cross_entropy.hpp"
 
 #include <algorithm>
+#include <cmath>
 
+#include "kernels/cpu/vector_exp.hpp"
 #include "kernels/parallel.hpp"
 
 namespace cinnabar::cpu {
@@ -13,6 +15,38 @@ constexpr std::int64_t kGrain = 1 << 14;  // logits a task
 
 std::int64_t positions_per_task(const Tensor& logits) {
   return std::max<std::int64_t>(1, kGrain / logits.shape(1));
+}
+
+constexpr std::int64_t kLanes = 64;  // positions whose logits of one class are read together
+
+/// Calls body(first position, count) for runs of up to kLanes neighbours in one image.
+template <class T, class Body>
+void for_each_run(const CrossEntropyCall<T>& call, std::int64_t first, std::int64_t last, const Body& body) {
+  while (first < last) {
+    const std::int64_t left_in_image = call.space - first % call.space;
+    const std::int64_t count = std::min({kLanes, left_in_image, last - first});
+    body(first, count);
+    first += count;
+  }
+}
+
+/// total[l] = log sum over c of exp(x[c space + l]) for l < count.
+template <class T>
+void log_sum_exp(const CrossEntropyCall<T>& call, const T* x, std::int64_t count, T* total) {
+  T largest[kLanes];
+  T sum[kLanes] = {};
+  std::copy_n(x, count, largest);
+  for (std::int64_t c = 1; c < call.classes; ++c) {
+    const T* const row = x + c * call.space;
+#pragma omp simd
+    for (std::int64_t l = 0; l < count; ++l) largest[l] = row[l] > largest[l] ? row[l] : largest[l];
+  }
+  for (std::int64_t c = 0; c < call.classes; ++c) {
+    const T* const row = x + c * call.space;
+#pragma omp simd
+    for (std::int64_t l = 0; l < count; ++l) sum[l] += vector_exp(row[l] - largest[l]);
+  }
+  for (std::int64_t l = 0; l < count; ++l) total[l] = largest[l] + std::log(sum[l]);
 }
 
 void check_labels(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
@@ -38,11 +72,16 @@ void forward(const Tensor& logits, const Tensor& labels, const Tensor& class_wei
     T* const loss = losses.data<T>();
     T* const weight = weights.data<T>();
     parallel_for(call.positions, positions_per_task(logits), [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) {
-        const bool ignored = label[i] == call.ignored;
-        loss[i] = ignored ? T(0) : call.loss(x + call.offset(i), label[i]);
-        weight[i] = ignored ? T(0) : call.weight_of(label[i]);
-      }
+      for_each_run(call, first, last, [&](std::int64_t start, std::int64_t count) {
+        const T* const logit = x + call.offset(start);
+        T total[kLanes];
+        log_sum_exp(call, logit, count, total);
+        for (std::int64_t l = 0; l < count; ++l) {
+          const std::int64_t y = label[start + l];
+          loss[start + l] = y == call.ignored ? T(0) : call.loss(logit + l, y, total[l]);
+          weight[start + l] = y == call.ignored ? T(0) : call.weight_of(y);
+        }
+      });
     });
   });
 }
@@ -61,14 +100,31 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
     const T* const grad = grad_losses.data<T>();
     T* const out = grad_logits.data<T>();
     parallel_for(call.positions, positions_per_task(logits), [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) {
-        const std::int64_t at = call.offset(i);
-        if (label[i] == call.ignored) {
-          for (std::int64_t c = 0; c < call.classes; ++c) out[at + c * call.space] = T(0);
-        } else {
-          call.gradient(x + at, label[i], grad[i], out + at);
+      for_each_run(call, first, last, [&](std::int64_t start, std::int64_t count) {
+        const std::int64_t at = call.offset(start);
+        T total[kLanes];
+        T share[kLanes];
+        std::int64_t target[kLanes];  // -1 where ignored
+        log_sum_exp(call, x + at, count, total);
+        for (std::int64_t l = 0; l < count; ++l) {
+          const bool ignored = label[start + l] == call.ignored;
+          target[l] = ignored ? -1 : label[start + l];
+          share[l] = ignored ? T(0) : call.softmax_share(label[start + l]);
         }
-      }
+        for (std::int64_t c = 0; c < call.classes; ++c) {
+          const T* const logit = x + at + c * call.space;
+          T* const result = out + at + c * call.space;
+          const T* const g = grad + start;
+          const T own = call.target_share(c, c);
+          const T other = call.target_share(c, -1);
+#pragma omp simd
+          for (std::int64_t l = 0; l < count; ++l) {
+            const T slope = vector_exp(logit[l] - total[l]) * share[l] - (target[l] == c ? own : other);
+            const T value = g[l] * slope;
+            result[l] = target[l] < 0 ? T(0) : value;
+          }
+        }
+      });
     });
   });
 }

@@ -15,6 +15,14 @@ namespace {
 constexpr const char* kOp = "cross_entropy";
 constexpr int kBlock = 256;
 
+__device__ __forceinline__ float log_sum_exp(const CrossEntropyCall<float>& call, const float* x) {
+  float largest = x[0];
+  for (std::int64_t c = 1; c < call.classes; ++c) largest = fmaxf(largest, x[c * call.space]);
+  float sum = 0.0f;
+  for (std::int64_t c = 0; c < call.classes; ++c) sum += expf(x[c * call.space] - largest);
+  return largest + logf(sum);
+}
+
 /// A thread owns one position.
 // budget: <=64 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void __launch_bounds__(kBlock)
@@ -26,7 +34,8 @@ __global__ void __launch_bounds__(kBlock)
   float loss = 0.0f;
   float weight = 0.0f;
   if (label >= 0 && label < call.classes && label != call.ignored) {
-    loss = call.loss(logits + call.offset(i), label);
+    const float* const x = logits + call.offset(i);
+    loss = call.loss(x, label, log_sum_exp(call, x));
     weight = call.weight_of(label);
   } else if (label != call.ignored) {
     loss = weight = std::numeric_limits<float>::quiet_NaN();
@@ -44,13 +53,19 @@ __global__ void __launch_bounds__(kBlock)
   const std::int64_t i = thread_index();
   if (i >= call.positions) return;
   const std::int64_t label = labels[i];
-  const std::int64_t at = call.offset(i);
+  const float* const x = logits + call.offset(i);
+  float* const grad = grad_logits + call.offset(i);
   if (label >= 0 && label < call.classes && label != call.ignored) {
-    call.gradient(logits + at, label, grad_losses[i], grad_logits + at);
+    const float total = log_sum_exp(call, x);
+    const float share = call.softmax_share(label);
+    for (std::int64_t c = 0; c < call.classes; ++c) {
+      const float p = expf(x[c * call.space] - total);
+      grad[c * call.space] = grad_losses[i] * (p * share - call.target_share(c, label));
+    }
     return;
   }
   const float value = label == call.ignored ? 0.0f : std::numeric_limits<float>::quiet_NaN();
-  for (std::int64_t c = 0; c < call.classes; ++c) grad_logits[at + c * call.space] = value;
+  for (std::int64_t c = 0; c < call.classes; ++c) grad[c * call.space] = value;
 }
 
 void forward(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,
