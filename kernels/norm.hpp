@@ -25,10 +25,12 @@ struct NormShape {
   CINNABAR_HD std::int64_t set_of(std::int64_t image, std::int64_t channel) const {
     return across_images ? channel : image * groups + channel / (channels / groups);
   }
-  /// Place of element e of a set in the tensor.
+  /// Place of element e of a set in the tensor. Index must hold the number of elements: 32 bits where that is
+  /// enough, because 64-bit division is a long routine on a GPU.
+  template <class Index = std::int64_t>
   CINNABAR_HD std::int64_t element(std::int64_t set, std::int64_t e) const {
     if (!across_images) return set * set_size() + e;
-    const std::int64_t image = e / voxels;
+    const auto image = static_cast<std::int64_t>(static_cast<Index>(e) / static_cast<Index>(voxels));
     return (image * channels + set) * voxels + e - image * voxels;
   }
 };

@@ -108,8 +108,11 @@ void statistics(const Tensor& x, const NormShape& shape, Tensor& mean, Tensor& v
   const std::int64_t chunks = chunks_of(shape.set_size());
   Tensor partial = pairs(shape.sets() * chunks, device);
   Tensor sums = pairs(shape.sets(), device);
-  launch(kOp, norm_statistics_chunk_kernel, cover(shape.sets() * chunks * kBlock, kBlock), device,
-         x.data<float>(), shape, chunks, partial.data<double>());
+  launch(kOp,
+         fits_32_bit(x) ? norm_statistics_chunk_kernel<std::uint32_t>
+                        : norm_statistics_chunk_kernel<std::uint64_t>,
+         cover(shape.sets() * chunks * kBlock, kBlock), device, x.data<float>(), shape, chunks,
+         partial.data<double>());
   sum_chunks<2>(kOp, partial, shape.sets(), chunks, sums.data<double>());
   launch(kOp, norm_statistics_set_kernel, cover(shape.sets(), kBlock), device, x.data<float>(),
          std::as_const(sums).data<double>(), shape, mean.data<double>(), variance.data<double>());

@@ -45,6 +45,7 @@ __device__ __forceinline__ Place place_of(std::int64_t i, const NormShape& shape
 
 /// A block owns one chunk of a set: sums of x - x0 and of its square, x0 the set's first element.
 // budget: <=48 registers, 128 B shared, 256 threads, occupancy >= 0.6
+template <class Index>
 __global__ void __launch_bounds__(kBlock)
     norm_statistics_chunk_kernel(const float* x, NormShape shape, std::int64_t chunks, double* partial) {
   CINNABAR_SHARED(double, scratch, 2 * kBlock / 32);
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kBlock)
   const double shift = x[shape.element(set, 0)];
   double sums[2] = {};
   for (std::int64_t e = start + threadIdx.x; e < end; e += kBlock) {
-    const double d = x[shape.element(set, e)] - shift;
+    const double d = x[shape.element<Index>(set, e)] - shift;
     sums[0] += d;
     sums[1] += d * d;
   }
