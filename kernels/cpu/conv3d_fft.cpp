@@ -88,22 +88,20 @@ Cut cut_of(const Conv3dShape& s, bool writes_outputs) {
           read,    writes_outputs ? inner : outer, chunks};
 }
 
-/// to[image] += from[image] matrix for kImages images, the matrix with a row of lanes for each of `count`
-/// channels read.
+/// to += from matrix for kImages images, the matrix with a row of lanes for each of `count` channels read.
 template <int kImages, class T>
-void multiply(const ComplexLanes<T>* matrix, std::int64_t count, const ComplexLanes<T>* from,
-              const Spectra<T>& from_layout, ComplexLanes<T>* to, const Spectra<T>& to_layout) {
+void multiply_images(const ComplexLanes<T>* matrix, std::int64_t count, const SpectrumBlocks<T>& from,
+                     const SpectrumBlocks<T>& to) {
   ComplexLanes<T> sums[kImages];
-  const std::int64_t from_stride = from_layout.image_stride(), to_stride = to_layout.image_stride();
-  for (int i = 0; i < kImages; ++i) sums[i] = to[i * to_stride];
+  for (int i = 0; i < kImages; ++i) sums[i] = to.at(i);
   for (std::int64_t first = 0; first < count; first += kLanes<T>) {
-    const T* values = reinterpret_cast<const T*>(from + first / kLanes<T> * from_layout.block_stride());
+    const T* values = from.lanes_from(first);
     const std::int64_t lanes = std::min(kLanes<T>, count - first);
     for (std::int64_t lane = 0; lane < lanes; ++lane) {
       const ComplexLanes<T> row = matrix[first + lane];
       CINNABAR_UNROLL
       for (int i = 0; i < kImages; ++i) {
-        const T* value = values + i * from_stride * 2 * kLanes<T> + lane;
+        const T* value = values + i * from.lane_stride() + lane;
         sums[i].re += value[0] * row.re;
         sums[i].im += value[0] * row.im;
         sums[i].re -= value[kLanes<T>] * row.im;
@@ -111,53 +109,128 @@ void multiply(const ComplexLanes<T>* matrix, std::int64_t count, const ComplexLa
       }
     }
   }
-  for (int i = 0; i < kImages; ++i) to[i * to_stride] = sums[i];
+  for (int i = 0; i < kImages; ++i) to.at(i) = sums[i];
 }
 
 /// The same for all images.
 template <class T>
-void multiply_all(const ComplexLanes<T>* matrix, std::int64_t count, std::int64_t batch,
-                  const ComplexLanes<T>* from, const Spectra<T>& from_layout, ComplexLanes<T>* to,
-                  const Spectra<T>& to_layout) {
+void multiply(const ComplexLanes<T>* matrix, std::int64_t count, std::int64_t batch,
+              const SpectrumBlocks<T>& from, const SpectrumBlocks<T>& to) {
   std::int64_t n = 0;
   for (; n + kRows <= batch; n += kRows) {
-    multiply<kRows>(matrix, count, from + n * from_layout.image_stride(), from_layout,
-                    to + n * to_layout.image_stride(), to_layout);
+    multiply_images<kRows>(matrix, count, from.from_image(n), to.from_image(n));
   }
-  for (; n < batch; ++n) {
-    multiply<1>(matrix, count, from + n * from_layout.image_stride(), from_layout,
-                to + n * to_layout.image_stride(), to_layout);
+  for (; n < batch; ++n) multiply_images<1>(matrix, count, from.from_image(n), to.from_image(n));
+}
+
+/// matrix[r] = sum over images of conj(left) right at the lane of channel r, for `count` channels. Writes up
+/// to kRows - 1 more, which are zero.
+template <class T>
+void multiply_over_images(const SpectrumBlocks<T>& left, const SpectrumBlocks<T>& right, std::int64_t batch,
+                          std::int64_t count, ComplexLanes<T>* matrix) {
+  for (std::int64_t first = 0; first < count; first += kRows) {
+    ComplexLanes<T> sums[kRows] = {};
+    const T* scalars = right.lanes_from(first);
+    for (std::int64_t n = 0; n < batch; ++n, scalars += right.lane_stride()) {
+      const ComplexLanes<T> value = left.at(n);
+      CINNABAR_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        sums[r].re += scalars[r] * value.re;
+        sums[r].im += scalars[kLanes<T> + r] * value.re;
+        sums[r].re += scalars[kLanes<T> + r] * value.im;
+        sums[r].im -= scalars[r] * value.im;
+      }
+    }
+    for (int r = 0; r < kRows; ++r) matrix[first + r] = sums[r];
   }
 }
 
-/// matrix[r] = sum over images of conj(left[image]) right[image] at the lane of channel r, for kChannels
-/// channels from that of `right` on.
-template <int kChannels, class T>
-void multiply_images(const ComplexLanes<T>* left, std::int64_t left_stride, const T* right,
-                     std::int64_t right_stride, std::int64_t batch, ComplexLanes<T>* matrix) {
-  ComplexLanes<T> sums[kChannels] = {};
-  for (std::int64_t n = 0; n < batch; ++n) {
-    const ComplexLanes<T> value = left[n * left_stride];
-    const T* scalars = right + n * right_stride * 2 * kLanes<T>;
-    CINNABAR_UNROLL
-    for (int r = 0; r < kChannels; ++r) {
-      sums[r].re += scalars[r] * value.re;
-      sums[r].im += scalars[kLanes<T> + r] * value.re;
-      sums[r].re += scalars[kLanes<T> + r] * value.im;
-      sums[r].im -= scalars[r] * value.im;
+/// Goes through the frequencies of one chunk of channels, with the terms of the one along D, then H, then W
+/// fixed. A thread's own.
+template <class T>
+class ChunkProducts {
+ public:
+  ChunkProducts(const SpectrumGrid& grid, const TapTerms<T>& terms, std::int64_t batch)
+      : grid_(grid),
+        terms_(terms),
+        batch_(batch),
+        slice_(terms.slice_terms() * kMostRoom),
+        row_(terms.axis[2].terms() * kMostRoom),
+        matrix_(kMostRoom + kRows) {}
+
+  /// to += from times the transform of the taps, at the frequencies whose part along D is fd.
+  void multiply_by(const Lanes<T>* taps, std::int64_t count, std::int64_t fd, const SpectrumBlocks<T>& from,
+                   const SpectrumBlocks<T>& to) const {
+    const std::int64_t room = room_of(count);
+    sum_terms(terms_.axis[0], fd, taps, terms_.slice_terms() * room, slice_.values);
+    for (std::int64_t fh = 0; fh < grid_.extent[1]; ++fh) {
+      sum_terms(terms_.axis[1], fh, slice_.values, terms_.axis[2].terms() * room, row_.values);
+      for (std::int64_t fw = 0; fw < grid_.half(); ++fw) {
+        if (grid_.stands_for(fd, fh, fw) == 0) continue;
+        sum_terms(terms_.axis[2], fw, row_.values, room, matrix_.values);
+        const std::int64_t f = grid_.index(fd, fh, fw);
+        multiply(matrix_.values, count, batch_, from.at_frequency(f), to.at_frequency(f));
+      }
     }
   }
-  for (int r = 0; r < kChannels; ++r) matrix[r] = sums[r];
-}
 
-/// Terms of a chunk of channels with the frequency along D, then H, then W fixed.
+  /// Adds the products of left and right at those frequencies, summed over images, to the sums for the terms.
+  void add_to(Lanes<T>* sums, std::int64_t count, std::int64_t fd, const SpectrumBlocks<T>& left,
+              const SpectrumBlocks<T>& right) const {
+    const std::int64_t room = room_of(count);
+    const std::int64_t row_size = terms_.axis[2].terms() * room, slice_size = terms_.slice_terms() * room;
+    std::fill_n(slice_.values, slice_size, ComplexLanes<T>{});
+    for (std::int64_t fh = 0; fh < grid_.extent[1]; ++fh) {
+      std::fill_n(row_.values, row_size, ComplexLanes<T>{});
+      for (std::int64_t fw = 0; fw < grid_.half(); ++fw) {
+        const int copies = grid_.stands_for(fd, fh, fw);
+        if (copies == 0) continue;
+        const std::int64_t f = grid_.index(fd, fh, fw);
+        multiply_over_images(left.at_frequency(f), right.at_frequency(f), batch_, count, matrix_.values);
+        add_to_terms(terms_.axis[2], fw, static_cast<T>(copies), matrix_.values, room, row_.values);
+      }
+      add_to_terms(terms_.axis[1], fh, T(1), row_.values, row_size, slice_.values);
+    }
+    add_to_terms(terms_.axis[0], fd, slice_.values, slice_size, sums);
+  }
+
+ private:
+  SpectrumGrid grid_;
+  const TapTerms<T>& terms_;
+  std::int64_t batch_;
+  Scratch<ComplexLanes<T>> slice_;   ///< [terms H][terms W][room]
+  Scratch<ComplexLanes<T>> row_;     ///< [terms W][room]
+  Scratch<ComplexLanes<T>> matrix_;  ///< [room]
+};
+
+/// The terms of all weights, a chunk after the other: [groups][blocks written][chunks
+/// read][terms][kMostRoom].
 template <class T>
-struct FixedTerms {
-  explicit FixedTerms(const TapTerms<T>& terms)
-      : slice(terms.slice_terms() * kMostRoom), row(terms.axis[2].terms() * kMostRoom), matrix(kMostRoom) {}
-  Scratch<ComplexLanes<T>> slice;   ///< [terms H][terms W][read]
-  Scratch<ComplexLanes<T>> row;     ///< [terms W][read]
-  Scratch<ComplexLanes<T>> matrix;  ///< [read]
+class AllTerms {
+ public:
+  AllTerms(const Conv3dShape& s, const TapTerms<T>& terms, const Cut& cut, const T* weight)
+      : cut_(cut),
+        size_(terms.terms() * kMostRoom * kLanes<T>),
+        values_(s.groups * cut.written_blocks * cut.read_chunks * size_) {
+    parallel_for(s.groups * cut.written_blocks * cut.read_chunks, 1,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t task = begin; task < end; ++task) {
+                     const std::int64_t block = task / cut.read_chunks, group = block / cut.written_blocks;
+                     terms.read(weight + group * s.out_channels * s.depth(),
+                                cut.channels<T>(block % cut.written_blocks, task % cut.read_chunks),
+                                reinterpret_cast<Lanes<T>*>(values_.values + task * size_));
+                   }
+                 });
+  }
+  const Lanes<T>* of(std::int64_t group, std::int64_t block, std::int64_t chunk) const {
+    const std::int64_t index = (group * cut_.written_blocks + block) * cut_.read_chunks + chunk;
+    return reinterpret_cast<const Lanes<T>*>(values_.values + index * size_);
+  }
+
+ private:
+  Cut cut_;
+  std::int64_t size_;
+  Scratch<T> values_;
 };
 
 /// For every frequency: to = from times the weights' transforms.
@@ -166,48 +239,25 @@ void multiply_by_weights(const Conv3dShape& s, const SpectrumGrid& grid, const T
                          const Spectra<T>& from, const Spectra<T>& to) {
   const TapTerms<T> terms = terms_of<T>(s, grid, forward ? +1 : -1);
   const Cut cut = cut_of<T>(s, forward);
-  const std::int64_t chunk_size = terms.terms() * kMostRoom * kLanes<T>;
-  const Scratch<T> all(s.groups * cut.written_blocks * cut.read_chunks * chunk_size);
-  parallel_for(s.groups * cut.written_blocks * cut.read_chunks, 1,
-               [&](std::int64_t first, std::int64_t last) {
-                 for (std::int64_t task = first; task < last; ++task) {
-                   const std::int64_t block = task / cut.read_chunks;
-                   const T* group = weight + block / cut.written_blocks * s.out_channels * s.depth();
-                   terms.read(group, cut.channels<T>(block % cut.written_blocks, task % cut.read_chunks),
-                              reinterpret_cast<Lanes<T>*>(all.values + task * chunk_size));
-                 }
-               });
-  // A task owns one block of written channels in a range of frequencies along D. Its taps, 55 KB a chunk, are
-  // read for every one of them.
+  const AllTerms<T> all(s, terms, cut, weight);
+  // A task owns one block of written channels in a range of frequencies along D. A chunk's taps, 55 KB, are
+  // read again for each of them.
   const std::int64_t parts = std::min(kDepthParts, grid.extent[0]), slice = grid.extent[1] * grid.half();
   parallel_for(s.groups * parts * cut.written_blocks, 1, [&](std::int64_t first, std::int64_t last) {
-    const FixedTerms<T> fixed(terms);
+    const ChunkProducts<T> products(grid, terms, s.batch);
     for (std::int64_t task = first; task < last; ++task) {
       const std::int64_t block = task % cut.written_blocks, part = task / cut.written_blocks % parts;
       const std::int64_t group = task / cut.written_blocks / parts;
       const std::int64_t begin = grid.extent[0] * part / parts, end = grid.extent[0] * (part + 1) / parts;
-      ComplexLanes<T>* mine = to.at(0, group) + block * to.block_stride();
+      const SpectrumBlocks<T> mine = to.blocks_from(group, block * kLanes<T>);
       for (std::int64_t n = 0; n < s.batch; ++n) {
-        std::fill_n(mine + n * to.image_stride() + begin * slice, (end - begin) * slice, ComplexLanes<T>{});
+        std::fill_n(&mine.at(n) + begin * slice, (end - begin) * slice, ComplexLanes<T>{});
       }
       for (std::int64_t chunk = 0; chunk < cut.read_chunks; ++chunk) {
-        const auto channels = cut.channels<T>(block, chunk);
-        const std::int64_t room = channels.room();
-        const T* taps =
-            all.values + ((group * cut.written_blocks + block) * cut.read_chunks + chunk) * chunk_size;
-        const ComplexLanes<T>* read =
-            from.at(0, group) + chunk * kReadAtOnce / kLanes<T> * from.block_stride();
+        const std::int64_t count = cut.channels<T>(block, chunk).read_count;
         for (std::int64_t fd = begin; fd < end; ++fd) {
-          sum_terms(terms.axis[0], fd, reinterpret_cast<const Lanes<T>*>(taps), terms.slice_terms() * room,
-                    fixed.slice.values);
-          for (std::int64_t fh = 0; fh < grid.extent[1]; ++fh) {
-            sum_terms(terms.axis[1], fh, fixed.slice.values, terms.axis[2].terms() * room, fixed.row.values);
-            for (std::int64_t fw = 0; fw < grid.half(); ++fw) {
-              sum_terms(terms.axis[2], fw, fixed.row.values, room, fixed.matrix.values);
-              const std::int64_t f = fd * slice + fh * grid.half() + fw;
-              multiply_all(fixed.matrix.values, channels.read_count, s.batch, read + f, from, mine + f, to);
-            }
-          }
+          products.multiply_by(all.of(group, block, chunk), count, fd,
+                               from.blocks_from(group, chunk * kReadAtOnce), mine);
         }
       }
     }
@@ -250,44 +300,21 @@ void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input,
   // A task owns the weights of one block of output channels and one chunk of input channels.
   parallel_for(
       s.groups * cut.written_blocks * cut.read_chunks, 1, [&](std::int64_t first, std::int64_t last) {
-        const FixedTerms<T> fixed(terms);
+        const ChunkProducts<T> products(grid, terms, s.batch);
         const Scratch<T> sums(terms.terms() * kMostRoom * kLanes<T>);
+        auto* lanes = reinterpret_cast<Lanes<T>*>(sums.values);
         for (std::int64_t task = first; task < last; ++task) {
           const std::int64_t chunk = task % cut.read_chunks,
                              block = task / cut.read_chunks % cut.written_blocks;
           const std::int64_t group = task / cut.read_chunks / cut.written_blocks;
           const auto channels = cut.channels<T>(block, chunk);
-          const std::int64_t room = channels.room();
-          const std::int64_t row_size = terms.axis[2].terms() * room, slice_size = terms.slice_terms() * room;
-          std::fill_n(sums.values, terms.terms() * room * kLanes<T>, T(0));
-          std::fill_n(fixed.matrix.values, kMostRoom, ComplexLanes<T>{});
+          std::fill_n(sums.values, terms.terms() * kMostRoom * kLanes<T>, T(0));
           for (std::int64_t fd = 0; fd < grid.extent[0]; ++fd) {
-            std::fill_n(fixed.slice.values, slice_size, ComplexLanes<T>{});
-            for (std::int64_t fh = 0; fh < grid.extent[1]; ++fh) {
-              std::fill_n(fixed.row.values, row_size, ComplexLanes<T>{});
-              for (std::int64_t fw = 0; fw < grid.half(); ++fw) {
-                const std::int64_t f = (fd * grid.extent[1] + fh) * grid.half() + fw;
-                const ComplexLanes<T>* left = out.at(f, group) + block * out.block_stride();
-                const ComplexLanes<T>* right =
-                    in.at(f, group) + chunk * kReadAtOnce / kLanes<T> * in.block_stride();
-                for (std::int64_t r = 0; r < channels.read_count;
-                     r += kRows) {  // lanes beyond the channels are zero
-                  const T* scalars =
-                      reinterpret_cast<const T*>(right + r / kLanes<T> * in.block_stride()) + r % kLanes<T>;
-                  multiply_images<kRows>(left, out.image_stride(), scalars, in.image_stride(), s.batch,
-                                         fixed.matrix.values + r);
-                }
-                // Only half of the frequencies along W are stored; the others are conjugates.
-                const T copies = fw == 0 || 2 * fw == grid.extent[2] ? T(1) : T(2);
-                add_to_terms(terms.axis[2], fw, copies, fixed.matrix.values, room, fixed.row.values);
-              }
-              add_to_terms(terms.axis[1], fh, T(1), fixed.row.values, row_size, fixed.slice.values);
-            }
-            add_to_terms(terms.axis[0], fd, fixed.slice.values, slice_size,
-                         reinterpret_cast<Lanes<T>*>(sums.values));
+            products.add_to(lanes, channels.read_count, fd, out.blocks_from(group, block * kLanes<T>),
+                            in.blocks_from(group, chunk * kReadAtOnce));
           }
-          terms.write(reinterpret_cast<Lanes<T>*>(sums.values), channels,
-                      T(1) / static_cast<T>(grid.voxels()), grad_weight + group * s.out_channels * s.depth());
+          terms.write(lanes, channels, T(1) / static_cast<T>(grid.voxels()),
+                      grad_weight + group * s.out_channels * s.depth());
         }
       });
 }

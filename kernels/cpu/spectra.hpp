@@ -17,6 +17,21 @@ struct SpectrumGrid {
   std::int64_t half() const { return extent[2] / 2 + 1; }
   std::int64_t voxels() const { return extent[0] * extent[1] * extent[2]; }
   std::int64_t frequencies() const { return extent[0] * extent[1] * half(); }
+
+  std::int64_t index(std::int64_t fd, std::int64_t fh, std::int64_t fw) const {
+    return (fd * extent[1] + fh) * half() + fw;
+  }
+  /// The frequency that is minus this one, where both are kept.
+  std::int64_t opposite(std::int64_t fd, std::int64_t fh, std::int64_t fw) const {
+    return index(fd == 0 ? 0 : extent[0] - fd, fh == 0 ? 0 : extent[1] - fh, fw);
+  }
+  /// How many frequencies of the whole transform this one stands for: itself and its conjugate at minus it; 0
+  /// where that one comes first.
+  int stands_for(std::int64_t fd, std::int64_t fh, std::int64_t fw) const {
+    if (fw != 0 && 2 * fw != extent[2]) return 2;
+    const std::int64_t here = index(fd, fh, fw), there = opposite(fd, fh, fw);
+    return there < here ? 0 : there == here ? 1 : 2;
+  }
 };
 
 /// A batch of volumes [batch, groups x channels, d, h, w] and how they lie in the grid: voxel i at
@@ -25,6 +40,25 @@ struct VolumeBatch {
   std::int64_t batch, groups, channels;
   std::array<std::int64_t, 3> extent;
   std::array<std::int64_t, 3> shift;
+};
+
+/// Blocks of channels, consecutive ones of consecutive images, at one frequency; the next one is one further.
+template <class T>
+struct SpectrumBlocks {
+  ComplexLanes<T>* first;
+  std::int64_t block_stride, image_stride;
+
+  ComplexLanes<T>& at(std::int64_t n) const { return first[n * image_stride]; }
+  /// The real parts of a block from channel `c` on, whose imaginary parts lie kLanes further.
+  const T* lanes_from(std::int64_t c) const {
+    return reinterpret_cast<const T*>(first + c / kLanes<T> * block_stride) + c % kLanes<T>;
+  }
+  /// Distance of the images in numbers.
+  std::int64_t lane_stride() const { return image_stride * 2 * kLanes<T>; }
+  SpectrumBlocks at_frequency(std::int64_t f) const { return {first + f, block_stride, image_stride}; }
+  SpectrumBlocks from_image(std::int64_t n) const {
+    return {first + n * image_stride, block_stride, image_stride};
+  }
 };
 
 /// The Fourier transforms of such a batch: [batch][groups][blocks of channels][fd][fh][fw]. Only half of the
@@ -41,12 +75,10 @@ class Spectra {
         width_(grid.extent[2]),
         values_(volumes.batch * image_stride()) {}
 
-  /// Distance of blocks: a row more than a volume has, so that blocks do not fall into the same cache sets.
-  std::int64_t block_stride() const { return grid_.frequencies() + grid_.half(); }
-  std::int64_t image_stride() const { return volumes_.groups * blocks_ * block_stride(); }
-  /// The first block of a group in the first image.
-  ComplexLanes<T>* at(std::int64_t frequency, std::int64_t group) const {
-    return values_.values + group * blocks_ * block_stride() + frequency;
+  /// The blocks of a group from channel `c` on at frequency 0.
+  SpectrumBlocks<T> blocks_from(std::int64_t group, std::int64_t c) const {
+    return {values_.values + (group * blocks_ + c / kLanes<T>)*block_stride(), block_stride(),
+            image_stride()};
   }
 
   /// Transforms the volumes.
@@ -60,10 +92,11 @@ class Spectra {
       transform_lines(depth_, -1, block.values, slice, slice, room);
     });
   }
-  /// Transforms back in place, ended by an epilogue.
+  /// Transforms back in place, ended by an epilogue. Frequencies that stand for none need no values.
   void write(T* images, const EpilogueMath<T>& after) const {
     for_each_block([&](const Block& block, const Room& room) {
       const std::int64_t half = grid_.half(), slice = grid_.extent[1] * half;
+      fill_conjugates(block);
       transform_lines(depth_, +1, block.values, slice, slice, room);
       for (std::int64_t d = 0; d < extent(0); ++d) {
         transform_lines(height_, +1, block.values + place(0, d) * slice, half, half, room);
@@ -78,6 +111,10 @@ class Spectra {
   }
 
  private:
+  /// A row more than a volume has, so that blocks do not fall into the same cache sets.
+  std::int64_t block_stride() const { return grid_.frequencies() + grid_.half(); }
+  std::int64_t image_stride() const { return volumes_.groups * blocks_ * block_stride(); }
+
   /// One block of channels of one image.
   struct Block {
     std::int64_t channel, channels;
@@ -118,6 +155,18 @@ class Spectra {
     return sum < grid_.extent[axis] ? sum : sum - grid_.extent[axis];
   }
   std::int64_t extent(std::size_t axis) const { return volumes_.extent[axis]; }
+
+  void fill_conjugates(const Block& block) const {
+    for (std::int64_t fd = 0; fd < grid_.extent[0]; ++fd) {
+      for (std::int64_t fh = 0; fh < grid_.extent[1]; ++fh) {
+        for (std::int64_t fw = 0; fw < grid_.half(); fw += std::max<std::int64_t>(1, grid_.half() - 1)) {
+          if (grid_.stands_for(fd, fh, fw) != 0) continue;
+          const ComplexLanes<T>& other = block.values[grid_.opposite(fd, fh, fw)];
+          block.values[grid_.index(fd, fh, fw)] = {other.re, -other.im};
+        }
+      }
+    }
+  }
 
   /// Transforms `count` lines that lie side by side, their elements `stride` apart.
   void transform_lines(const LineTransform<T>& along, int sign, ComplexLanes<T>* first, std::int64_t stride,

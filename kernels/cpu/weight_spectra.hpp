@@ -125,6 +125,12 @@ void add_to_terms(const TapAxis<T>& axis, std::int64_t frequency, const ComplexL
   }
 }
 
+/// Room for so many channels in a term: odd, or else the terms of 32 channels would all lie 4096 bytes apart,
+/// in the same cache sets.
+inline std::int64_t room_of(std::int64_t read_count) {
+  return read_count | 1;
+}
+
 /// The three axes of a kernel, and its taps as lanes: [terms D][terms H][terms W][room for channels read], a
 /// written channel a lane.
 template <class T>
@@ -134,9 +140,6 @@ struct TapTerms {
   struct Channels {
     std::int64_t written, written_count, written_stride;
     std::int64_t read, read_count, read_stride;
-
-    /// Odd, or else the terms of 32 channels would all lie 4096 bytes apart, in the same cache sets.
-    std::int64_t room() const { return read_count | 1; }
   };
 
   TapAxis<T> axis[3];
@@ -147,25 +150,25 @@ struct TapTerms {
   /// Makes terms of taps.
   void read(const T* weight, const Channels& channels, Lanes<T>* terms_of) const {
     T* values = reinterpret_cast<T*>(terms_of);
-    std::fill_n(values, terms() * channels.room() * kLanes<T>, T(0));
+    std::fill_n(values, terms() * room_of(channels.read_count) * kLanes<T>, T(0));
     for_each_tap([&](std::int64_t tap, std::int64_t term) {
       for (std::int64_t r = 0; r < channels.read_count; ++r) {
         const T* from = first_of(weight, channels, r) + tap;
-        T* to = values + (term * channels.room() + r) * kLanes<T>;
+        T* to = values + (term * room_of(channels.read_count) + r) * kLanes<T>;
         for (std::int64_t w = 0; w < channels.written_count; ++w) to[w] = from[w * channels.written_stride];
       }
     });
-    add_and_subtract(channels.room(), terms_of);
+    add_and_subtract(room_of(channels.read_count), terms_of);
   }
 
   /// Makes taps of sums over cosines and sines, and writes `scale` times them.
   void write(Lanes<T>* terms_of, const Channels& channels, T scale, T* weight) const {
-    add_and_subtract(channels.room(), terms_of);
+    add_and_subtract(room_of(channels.read_count), terms_of);
     const T* values = reinterpret_cast<const T*>(terms_of);
     for_each_tap([&](std::int64_t tap, std::int64_t term) {
       for (std::int64_t r = 0; r < channels.read_count; ++r) {
         T* to = first_of(weight, channels, r) + tap;
-        const T* from = values + (term * channels.room() + r) * kLanes<T>;
+        const T* from = values + (term * room_of(channels.read_count) + r) * kLanes<T>;
         for (std::int64_t w = 0; w < channels.written_count; ++w) {
           to[w * channels.written_stride] = scale * from[w];
         }
