@@ -85,6 +85,7 @@ OnednnConv3d::OnednnConv3d(Conv3dPass pass, const Tensor& input, const Tensor& w
 }
 
 OnednnConv3d::~OnednnConv3d() = default;
+OnednnConv3d::OnednnConv3d(OnednnConv3d&&) noexcept = default;
 
 void OnednnConv3d::run() {
   state_->primitive.execute(state_->stream, state_->arguments);

@@ -14,6 +14,7 @@ class OnednnConv3d {
   OnednnConv3d(Conv3dPass pass, const Tensor& input, const Tensor& weight, const Tensor& output,
                const Conv3dOptions& options);
   ~OnednnConv3d();
+  OnednnConv3d(OnednnConv3d&&) noexcept;
   void run();
   /// What the last run wrote, as NCDHW.
   Tensor result() const;
