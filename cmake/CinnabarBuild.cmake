@@ -38,6 +38,11 @@ if(CINNABAR_CUDA)
     set(CMAKE_CUDA_ARCHITECTURES OFF)  # set below, once the toolkit's version is known
   endif()
   enable_language(CUDA)
+  # CMake 3.25 does not know how nvcc 13 is asked for C++20.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 75 86 89 90)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13)
@@ -73,7 +78,7 @@ endif()
 set(host_warnings_for_nvcc -Wall,-Wextra,-Werror,-Wno-unknown-pragmas)
 target_compile_options(cinnabar_settings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:${host_options}>
-  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++20 --expt-relaxed-constexpr -Xcompiler ${host_warnings_for_nvcc}>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:--expt-relaxed-constexpr -Xcompiler ${host_warnings_for_nvcc}>")
 target_link_libraries(cinnabar_settings INTERFACE OpenMP::OpenMP_CXX)
 
 # cinnabar_folder(NAME [DEPENDS folders...] [LIBRARIES targets...]): every .cpp of the folder as one library.
