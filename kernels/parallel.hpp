@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <vector>
 
 namespace cinnabar {
 
 /// Runs body(first, last) over [0, count) in chunks of `grain` on the OpenMP threads. Which thread runs which
-/// chunk never changes a result: bodies write disjoint outputs.
+/// chunk never changes a result: bodies write disjoint outputs. Of what bodies throw, one exception is thrown
+/// again here, after all chunks.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t grain, const Body& body) {
   const std::int64_t chunks = (count + grain - 1) / grain;
@@ -14,12 +16,19 @@ void parallel_for(std::int64_t count, std::int64_t grain, const Body& body) {
     if (count > 0) body(std::int64_t{0}, count);
     return;
   }
+  std::exception_ptr failure;  // one that left the parallel region would end the process
 #pragma omp parallel for schedule(dynamic)
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     const std::int64_t first = chunk * grain;
     const std::int64_t last = first + grain < count ? first + grain : count;
-    body(first, last);
+    try {
+      body(first, last);
+    } catch (...) {
+#pragma omp critical(cinnabar_parallel_failure)
+      failure = std::current_exception();
+    }
   }
+  if (failure != nullptr) std::rethrow_exception(failure);
 }
 
 /// Sum of part(first, last) over fixed chunks of [0, count), added in order: the same bits for any number of
