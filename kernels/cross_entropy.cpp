@@ -29,4 +29,10 @@ void check_cross_entropy_values(const Tensor& logits, const Tensor& labels, cons
   require_same_device(kOp, logits, values);
 }
 
+void check_cross_entropy_gradient(const Tensor& logits, const Tensor& grad_logits) {
+  require_same_shape(kOp, logits, grad_logits);
+  require_dtype(kOp, grad_logits, logits.dtype());
+  require_same_device(kOp, logits, grad_logits);
+}
+
 }  // namespace cinnabar

@@ -79,8 +79,9 @@ struct CrossEntropyCall {
 /// Checks all tensors and options. Throws Error.
 void check_cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& class_weight,
                          const CrossEntropyOptions& options);
-/// Checks a tensor with one value per position.
+/// Checks a tensor with one value per position, and a gradient of the logits.
 void check_cross_entropy_values(const Tensor& logits, const Tensor& labels, const Tensor& values);
+void check_cross_entropy_gradient(const Tensor& logits, const Tensor& grad_logits);
 
 /// The call after these checks.
 template <class T>

@@ -12,22 +12,20 @@ namespace {
 
 constexpr const char* kOp = "cross_entropy";
 constexpr std::int64_t kGrain = 1 << 14;  // logits a task
+constexpr std::int64_t kLanes = 64;       // positions whose logits of one class are read together
 
-std::int64_t positions_per_task(const Tensor& logits) {
-  return std::max<std::int64_t>(1, kGrain / logits.shape(1));
-}
-
-constexpr std::int64_t kLanes = 64;  // positions whose logits of one class are read together
-
-/// Calls body(first position, count) for runs of up to kLanes neighbours in one image.
+/// Calls body(first position, count) for runs of up to kLanes neighbours in one image, on all threads.
 template <class T, class Body>
-void for_each_run(const CrossEntropyCall<T>& call, std::int64_t first, std::int64_t last, const Body& body) {
-  while (first < last) {
-    const std::int64_t left_in_image = call.space - first % call.space;
-    const std::int64_t count = std::min({kLanes, left_in_image, last - first});
-    body(first, count);
-    first += count;
-  }
+void for_each_run(const CrossEntropyCall<T>& call, const Body& body) {
+  const std::int64_t grain = std::max<std::int64_t>(1, kGrain / call.classes);
+  parallel_for(call.positions, grain, [&](std::int64_t first, std::int64_t last) {
+    while (first < last) {
+      const std::int64_t left_in_image = call.space - first % call.space;
+      const std::int64_t count = std::min({kLanes, left_in_image, last - first});
+      body(first, count);
+      first += count;
+    }
+  });
 }
 
 /// total[l] = log sum over c of exp(x[c space + l]) for l < count.
@@ -71,17 +69,15 @@ void forward(const Tensor& logits, const Tensor& labels, const Tensor& class_wei
     const T* const x = logits.data<T>();
     T* const loss = losses.data<T>();
     T* const weight = weights.data<T>();
-    parallel_for(call.positions, positions_per_task(logits), [&](std::int64_t first, std::int64_t last) {
-      for_each_run(call, first, last, [&](std::int64_t start, std::int64_t count) {
-        const T* const logit = x + call.offset(start);
-        T total[kLanes];
-        log_sum_exp(call, logit, count, total);
-        for (std::int64_t l = 0; l < count; ++l) {
-          const std::int64_t y = label[start + l];
-          loss[start + l] = y == call.ignored ? T(0) : call.loss(logit + l, y, total[l]);
-          weight[start + l] = y == call.ignored ? T(0) : call.weight_of(y);
-        }
-      });
+    for_each_run(call, [&](std::int64_t start, std::int64_t count) {
+      const T* const logit = x + call.offset(start);
+      T total[kLanes];
+      log_sum_exp(call, logit, count, total);
+      for (std::int64_t l = 0; l < count; ++l) {
+        const std::int64_t y = label[start + l];
+        loss[start + l] = y == call.ignored ? T(0) : call.loss(logit + l, y, total[l]);
+        weight[start + l] = y == call.ignored ? T(0) : call.weight_of(y);
+      }
     });
   });
 }
@@ -90,7 +86,7 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
               const Tensor& class_weight, const CrossEntropyOptions& options, Tensor& grad_logits) {
   check_cross_entropy(logits, labels, class_weight, options);
   check_cross_entropy_values(logits, labels, grad_losses);
-  require_same_shape(kOp, logits, grad_logits);
+  check_cross_entropy_gradient(logits, grad_logits);
   check_labels(logits, labels, options);
   const std::int64_t* const label = labels.data<std::int64_t>();
   dispatch_floating(kOp, logits.dtype(), [&](auto element) {
@@ -99,32 +95,30 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
     const T* const x = logits.data<T>();
     const T* const grad = grad_losses.data<T>();
     T* const out = grad_logits.data<T>();
-    parallel_for(call.positions, positions_per_task(logits), [&](std::int64_t first, std::int64_t last) {
-      for_each_run(call, first, last, [&](std::int64_t start, std::int64_t count) {
-        const std::int64_t at = call.offset(start);
-        T total[kLanes];
-        T share[kLanes];
-        std::int64_t target[kLanes];  // -1 where ignored
-        log_sum_exp(call, x + at, count, total);
-        for (std::int64_t l = 0; l < count; ++l) {
-          const bool ignored = label[start + l] == call.ignored;
-          target[l] = ignored ? -1 : label[start + l];
-          share[l] = ignored ? T(0) : call.softmax_share(label[start + l]);
-        }
-        for (std::int64_t c = 0; c < call.classes; ++c) {
-          const T* const logit = x + at + c * call.space;
-          T* const result = out + at + c * call.space;
-          const T* const g = grad + start;
-          const T own = call.target_share(c, c);
-          const T other = call.target_share(c, -1);
+    for_each_run(call, [&](std::int64_t start, std::int64_t count) {
+      const std::int64_t at = call.offset(start);
+      T total[kLanes];
+      T share[kLanes];
+      std::int64_t target[kLanes];  // -1 where ignored
+      log_sum_exp(call, x + at, count, total);
+      for (std::int64_t l = 0; l < count; ++l) {
+        const bool ignored = label[start + l] == call.ignored;
+        target[l] = ignored ? -1 : label[start + l];
+        share[l] = ignored ? T(0) : call.softmax_share(label[start + l]);
+      }
+      for (std::int64_t c = 0; c < call.classes; ++c) {
+        const T* const logit = x + at + c * call.space;
+        T* const result = out + at + c * call.space;
+        const T* const g = grad + start;
+        const T own = call.target_share(c, c);
+        const T other = call.target_share(c, -1);
 #pragma omp simd
-          for (std::int64_t l = 0; l < count; ++l) {
-            const T slope = vector_exp(logit[l] - total[l]) * share[l] - (target[l] == c ? own : other);
-            const T value = g[l] * slope;
-            result[l] = target[l] < 0 ? T(0) : value;
-          }
+        for (std::int64_t l = 0; l < count; ++l) {
+          const T slope = vector_exp(logit[l] - total[l]) * share[l] - (target[l] == c ? own : other);
+          const T value = g[l] * slope;
+          result[l] = target[l] < 0 ? T(0) : value;
         }
-      });
+      }
     });
   });
 }

@@ -85,7 +85,7 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
               const Tensor& class_weight, const CrossEntropyOptions& options, Tensor& grad_logits) {
   check_cross_entropy(logits, labels, class_weight, options);
   check_cross_entropy_values(logits, labels, grad_losses);
-  require_same_shape(kOp, logits, grad_logits);
+  check_cross_entropy_gradient(logits, grad_logits);
   require_dtype(kOp, logits, DType::f32);
   if (labels.numel() == 0) return;
   launch(kOp, cross_entropy_backward_position_kernel, cover(labels.numel(), kBlock), logits.device(),
