@@ -9,14 +9,6 @@ namespace cinnabar {
 
 namespace {
 
-std::vector<Tensor> gradients_of(const std::vector<Variable>& parameters) {
-  std::vector<Tensor> gradients;
-  for (const Variable& parameter : parameters) {
-    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
-  }
-  return gradients;
-}
-
 double norm_of(const std::vector<Tensor>& gradients) {
   if (gradients.empty()) return 0.0;
   const Tensor& first = gradients.front();
@@ -37,6 +29,14 @@ double norm_of(const std::vector<Tensor>& gradients) {
 }
 
 }  // namespace
+
+std::vector<Tensor> gradients_of(const std::vector<Variable>& parameters) {
+  std::vector<Tensor> gradients;
+  for (const Variable& parameter : parameters) {
+    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
+  }
+  return gradients;
+}
 
 double gradient_norm(const std::vector<Variable>& parameters) {
   return norm_of(gradients_of(parameters));

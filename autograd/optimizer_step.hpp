@@ -15,6 +15,9 @@ double gradient_norm(const std::vector<Variable>& parameters);
 /// norm before.
 double clip_gradient_norm(const std::vector<Variable>& parameters, double max_norm);
 
+/// The gradients of those parameters that have one.
+std::vector<Tensor> gradients_of(const std::vector<Variable>& parameters);
+
 /// Drops the gradients.
 void clear_gradients(const std::vector<Variable>& parameters);
 

@@ -33,10 +33,7 @@ Variable LossScaler::scaled(const Variable& loss) const {
 
 bool LossScaler::unscale(Optimizer& optimizer) {
   CINNABAR_CHECK(gradients_ == Gradients::scaled, kOp, "the gradients of this step are unscaled already");
-  std::vector<Tensor> gradients;
-  for (const Variable& parameter : optimizer.parameters()) {
-    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
-  }
+  std::vector<Tensor> gradients = gradients_of(optimizer.parameters());
   gradients_ = Gradients::finite;
   if (gradients.empty()) return true;
   Tensor overflow = Tensor::empty({1}, DType::i32, gradients.front().device());

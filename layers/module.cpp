@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autograd/move_value.hpp"
+#include "autograd/optimizer_step.hpp"
 
 namespace cinnabar {
 
@@ -33,8 +34,7 @@ std::int64_t Module::parameter_count() const {
 SafeTensors Module::state() const {
   SafeTensors content;
   for (const auto& [name, variable] : all_variables()) {
-    const Tensor& value = variable.value();
-    content.tensors[name] = value.device().is_cpu() ? value.clone() : value.to(Device::cpu());
+    content.tensors[name] = variable.value().clone().to(Device::cpu());
   }
   return content;
 }
@@ -108,7 +108,7 @@ void Module::to(DType dtype) {
 }
 
 void Module::clear_gradients() {
-  for (Variable& parameter : parameters()) parameter.clear_grad();
+  cinnabar::clear_gradients(parameters());
 }
 
 Variable Module::add_parameter(const std::string& name, Tensor value) {

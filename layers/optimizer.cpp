@@ -9,10 +9,6 @@ namespace {
 
 constexpr const char* kStepPrefix = "step.";
 
-Tensor host_copy(const Tensor& tensor) {
-  return tensor.device().is_cpu() ? tensor.clone() : tensor.to(Device::cpu());
-}
-
 std::int64_t parse_step(const std::string& text) {
   std::int64_t step = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), step);
@@ -62,7 +58,7 @@ SafeTensors Optimizer::state() const {
     if (slot.step == 0) continue;
     content.metadata[kStepPrefix + slot.name] = std::to_string(slot.step);
     for (const auto& [kind, tensor] : slot.averages) {
-      content.tensors[kind + '.' + slot.name] = host_copy(tensor);
+      content.tensors[kind + '.' + slot.name] = tensor.clone().to(Device::cpu());
     }
   }
   return content;
