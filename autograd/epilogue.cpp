@@ -64,7 +64,9 @@ Variable record_with_epilogue(const char* op, Tensor output, std::vector<Variabl
   // A learned weight may be negative, and then y no longer tells the sign of z.
   if (recorded && after.activation == Activation::prelu) after.before = Tensor::empty_like(output);
   compute(after, output);
-  const Tensor saved = after.before.defined() ? after.before : output;
+  const Tensor saved = after.activation == Activation::none ? Tensor()
+                       : after.before.defined()             ? after.before
+                                                            : output;
   after.before = Tensor();
   return record_one(op, output, inputs, [=, gradients = std::move(gradients)](const Tensor& grad_output) {
     EpilogueGradients mine = differentiate(after, saved, grad_output, needs_bias, needs_weight);
