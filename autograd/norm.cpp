@@ -66,6 +66,8 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
                    x.value());
     return normalise_by_own_statistics(x, weight, bias, epsilon, shape, &running, momentum);
   }
+  CINNABAR_CHECK(running.mean.defined() && running.variance.defined(), kOp,
+                 "evaluation needs running statistics");
   // Copies, because training may go on before the gradient is taken.
   return normalise(x, weight, bias, running.mean.clone(), running.variance.clone(), true, epsilon, shape);
 }
