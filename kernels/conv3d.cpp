@@ -12,8 +12,7 @@ namespace cinnabar {
 namespace {
 
 constexpr const char* kOp = "conv3d";
-constexpr std::int64_t kLargest = std::int64_t{1}
-                                  << 28;  // of any extent or option, so that sums stay in 32 bits
+constexpr std::int64_t kLargest = 1 << 28;  // of any extent or option, so that sums stay in 32 bits
 
 void check_options(const Shape& image, const Shape& weight, const Conv3dOptions& options) {
   CINNABAR_CHECK(image.rank() == 5 && weight.rank() == 5, kOp,

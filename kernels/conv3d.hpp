@@ -32,14 +32,14 @@ struct Conv3dOptions {
 
 /// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
 ///
-///   output[n, o, p] = epilogue of the sum over c, k of weight[o, c, k] input[n, c, p stride - padding +
-///   k dilation]
+///   output[n, o, p] = epilogue(sum over c, k of
+///                              weight[o, c, k] input[n, c, p stride - padding + k dilation])
 ///
 /// where the epilogue adds a bias and may activate and drop (kernels/epilogue.hpp), in the pass that writes.
-/// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], output
-/// [N, O, D', H', W'] with D' = (D + 2 padding - dilation (kD - 1) - 1) / stride + 1, rounded down. Output
-/// channels of group g read input channels of group g only. Fewer output positions than that are allowed;
-/// they are the first ones (a transposed convolution with much output padding needs it).
+/// Shapes: input [N, C, D, H, W], weight [O, C / groups, kD, kH, kW], output [N, O, D', H', W'] with
+/// D' = (D + 2 padding - dilation (kD - 1) - 1) / stride + 1, rounded down. Output channels of group g read
+/// input channels of group g only. Fewer output positions than that are allowed; they are the first ones (a
+/// transposed convolution with much output padding needs it).
 ///
 /// A transposed convolution is the same three functions with the roles exchanged: its forward is
 /// backward_input, with its own epilogue; its gradients are forward and backward_weight.
