@@ -7,11 +7,9 @@
 
 namespace cinnabar {
 
-/// Every loss for training: those below, cross_entropy_loss, the image losses ncc_loss and lncc_loss (means
-/// over the batch) and the smoothness of fields, gradient_penalty. All are differentiable in the prediction
-/// and, but for labels, in the target.
-
-/// Losses between a prediction and a target of equal shape, with PyTorch's conventions.
+// Every loss for training: those below, cross_entropy_loss, the image losses ncc_loss and lncc_loss (means
+// over the batch) and the smoothness of fields, gradient_penalty. Those below compare a prediction with a
+// target of equal shape by PyTorch's conventions and are differentiable in both.
 
 /// |input - target|; the slope where both are equal is 0.
 Variable l1_loss(const Variable& input, const Variable& target,

@@ -28,8 +28,8 @@ struct ForegroundOptions {
 };
 
 /// The rows of `starts` whose patches are not background: where the sum over all voxels of all images is
-/// not 0 (a NaN counts as foreground). Images are [V, C, D, H, W] on one device, where the sums are made.
-/// The result is on the CPU.
+/// not 0 (a NaN counts as foreground). Images are [V, C, D, H, W] of a floating dtype on one device, where
+/// the sums are made. The result is on the CPU.
 Tensor foreground_starts(const std::vector<Tensor>& images, const Tensor& starts, const Shape& patch,
                          const ForegroundOptions& options = {});
 
