@@ -27,11 +27,10 @@ PoolOptions pool_squares(std::int64_t extent);
 ///
 /// Shapes: input [N, C, D, H, W], output [N, C, Do, Ho, Wo] with pooled_extent() on each axis, indices i32 of
 /// the output's shape. Padding never wins a maximum. Of equal maxima the first in scan order (D, H, W) wins,
-/// and NaN wins over numbers. An index is d H W + h W + w in the input's volume, -1
-/// where dilation leaves a window nothing. Averages divide by `divisor`,
-/// else by the number of voxels of the window, the padding (but nothing beyond it) included or not.
-/// Kernels assign their outputs. Gradients gather on CUDA and go channel by channel on the CPU:
-/// deterministic.
+/// and NaN wins over numbers. An index is d H W + h W + w in the input's volume, -1 where dilation leaves a
+/// window nothing. Averages divide by `divisor`, else by the number of voxels of the window, the padding (but
+/// nothing beyond it) included or not. Kernels assign their outputs. Gradients gather on CUDA and go channel
+/// by channel on the CPU: deterministic. f32 and f64 on the CPU, f32 on CUDA.
 struct Pool3d {
   void (*max_forward)(const Tensor& input, const PoolOptions& options, Tensor& output, Tensor& indices);
   /// grad_input[index] sums grad_output over the windows that the voxel won.
@@ -48,20 +47,29 @@ CINNABAR_OP(Pool3d, pool3d);
 std::int64_t pooled_extent(const PoolOptions& options, int axis, std::int64_t in);
 Shape pooled_shape(const Shape& input, const PoolOptions& options);
 
+/// first <= i < end.
+struct PoolRange {
+  std::int32_t first, end;
+};
+
 /// Windows along one axis.
 struct PoolAxis {
   std::int32_t in, out, kernel, stride, padding, dilation;
 
   /// First position of window o, possibly before the image.
   CINNABAR_HD std::int32_t start(std::int32_t o) const { return o * stride - padding; }
-  /// First window that could reach voxel i, and the last one.
-  CINNABAR_HD std::int32_t first_window(std::int32_t i) const {
-    const std::int32_t reach = i + padding - dilation * (kernel - 1);
-    return reach <= 0 ? 0 : (reach + stride - 1) / stride;
+  /// What of window o lies inside the image: first, first + dilation, ... below end.
+  CINNABAR_HD PoolRange inside(std::int32_t o) const {
+    const std::int32_t begin = start(o);
+    const std::int32_t skipped = begin < 0 ? (-begin + dilation - 1) / dilation : 0;
+    const std::int32_t end = begin + dilation * (kernel - 1) + 1;
+    return {begin + skipped * dilation, end < in ? end : in};
   }
-  CINNABAR_HD std::int32_t last_window(std::int32_t i) const {
-    const std::int32_t last = (i + padding) / stride;
-    return last < out - 1 ? last : out - 1;
+  /// The windows that could reach voxel i.
+  CINNABAR_HD PoolRange windows_over(std::int32_t i) const {
+    const std::int32_t reach = i + padding - dilation * (kernel - 1);
+    const std::int32_t end = (i + padding) / stride + 1;
+    return {reach <= 0 ? 0 : (reach + stride - 1) / stride, end < out ? end : out};
   }
 };
 

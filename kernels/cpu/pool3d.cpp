@@ -14,17 +14,6 @@ namespace {
 constexpr const char* kOp = "pool3d";
 constexpr std::int64_t kGrain = 1 << 12;  // output voxels a task
 
-/// Positions of a window inside the image along one axis: first, first + dilation, ... below end.
-struct Range {
-  std::int32_t first, end;
-};
-
-Range inside(const PoolAxis& axis, std::int32_t o) {
-  const std::int32_t start = axis.start(o);
-  const std::int32_t skipped = start < 0 ? (-start + axis.dilation - 1) / axis.dilation : 0;
-  return {start + skipped * axis.dilation, std::min(axis.in, start + axis.dilation * (axis.kernel - 1) + 1)};
-}
-
 /// Windows [first, end) whose tap k lies inside the image along an axis: in voxel window * stride + shift.
 struct Tap {
   std::int32_t first, end, shift;
@@ -46,8 +35,8 @@ std::vector<Tap> taps_of(const PoolAxis& axis) {
 template <class TapOfRow>
 void for_each_tap(const PoolShape& shape, const std::vector<Tap>& taps, std::int32_t d, std::int32_t h,
                   const TapOfRow& tap_of_row) {
-  const Range range_d = inside(shape.axis[0], d);
-  const Range range_h = inside(shape.axis[1], h);
+  const PoolRange range_d = shape.axis[0].inside(d);
+  const PoolRange range_h = shape.axis[1].inside(h);
   for (std::int32_t z = range_d.first; z < range_d.end; z += shape.axis[0].dilation) {
     for (std::int32_t y = range_h.first; y < range_h.end; y += shape.axis[1].dilation) {
       for (const Tap& tap : taps) tap_of_row(tap, (z * shape.axis[1].in + y) * shape.axis[2].in);

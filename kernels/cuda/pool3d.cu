@@ -28,15 +28,20 @@ __device__ __forceinline__ Voxel voxel_at(std::int64_t index, std::int32_t heigh
           static_cast<std::int32_t>(i - rows * static_cast<unsigned>(width))};
 }
 
-/// Positions of a window inside the image along one axis.
-struct Range {
-  std::int32_t first, end;
+/// One range on each axis.
+struct Box {
+  PoolRange d, h, w;
 };
 
-__device__ __forceinline__ Range inside(const PoolAxis& axis, std::int32_t o) {
-  const std::int32_t start = axis.start(o);
-  const std::int32_t skipped = start < 0 ? (-start + axis.dilation - 1) / axis.dilation : 0;
-  return {start + skipped * axis.dilation, min(axis.in, start + axis.dilation * (axis.kernel - 1) + 1)};
+/// What of an output voxel's window lies inside the image.
+__device__ __forceinline__ Box window_of(const PoolShape& shape, const Voxel& at) {
+  return {shape.axis[0].inside(at.d), shape.axis[1].inside(at.h), shape.axis[2].inside(at.w)};
+}
+
+/// The output voxels whose windows could reach an input voxel.
+__device__ __forceinline__ Box windows_over(const PoolShape& shape, const Voxel& at) {
+  return {shape.axis[0].windows_over(at.d), shape.axis[1].windows_over(at.h),
+          shape.axis[2].windows_over(at.w)};
 }
 
 /// A thread owns one output voxel.
@@ -46,10 +51,7 @@ __global__ void __launch_bounds__(kBlock)
                                     std::int32_t* indices) {
   const std::int64_t i = thread_index();
   if (i >= shape.out_volume) return;
-  const Voxel voxel = voxel_at(i, shape.axis[1].out, shape.axis[2].out);
-  const Range d = inside(shape.axis[0], voxel.d);
-  const Range h = inside(shape.axis[1], voxel.h);
-  const Range w = inside(shape.axis[2], voxel.w);
+  const auto [d, h, w] = window_of(shape, voxel_at(i, shape.axis[1].out, shape.axis[2].out));
   for (std::int64_t image = blockIdx.y; image < shape.images; image += gridDim.y) {
     const float* volume = input + image * shape.in_volume;
     float best = -std::numeric_limits<float>::infinity();
@@ -79,17 +81,14 @@ __global__ void __launch_bounds__(kBlock)
                                      float* grad_input) {
   const std::int64_t i = thread_index();
   if (i >= shape.in_volume) return;
-  const Voxel voxel = voxel_at(i, shape.axis[1].in, shape.axis[2].in);
-  const Range d{shape.axis[0].first_window(voxel.d), shape.axis[0].last_window(voxel.d)};
-  const Range h{shape.axis[1].first_window(voxel.h), shape.axis[1].last_window(voxel.h)};
-  const Range w{shape.axis[2].first_window(voxel.w), shape.axis[2].last_window(voxel.w)};
+  const auto [d, h, w] = windows_over(shape, voxel_at(i, shape.axis[1].in, shape.axis[2].in));
   for (std::int64_t image = blockIdx.y; image < shape.images; image += gridDim.y) {
     float sum = 0.0f;
-    for (std::int32_t z = d.first; z <= d.end; ++z) {
-      for (std::int32_t y = h.first; y <= h.end; ++y) {
+    for (std::int32_t z = d.first; z < d.end; ++z) {
+      for (std::int32_t y = h.first; y < h.end; ++y) {
         const std::int64_t row = image * shape.out_volume +
                                  (static_cast<std::int64_t>(z) * shape.axis[1].out + y) * shape.axis[2].out;
-        for (std::int32_t x = w.first; x <= w.end; ++x) {
+        for (std::int32_t x = w.first; x < w.end; ++x) {
           if (indices[row + x] == i) sum += grad_output[row + x];
         }
       }
@@ -105,9 +104,7 @@ __global__ void __launch_bounds__(kBlock)
   const std::int64_t i = thread_index();
   if (i >= shape.out_volume) return;
   const Voxel voxel = voxel_at(i, shape.axis[1].out, shape.axis[2].out);
-  const Range d = inside(shape.axis[0], voxel.d);
-  const Range h = inside(shape.axis[1], voxel.h);
-  const Range w = inside(shape.axis[2], voxel.w);
+  const auto [d, h, w] = window_of(shape, voxel);
   const float divisor = pool_divisor<float>(shape, voxel.d, voxel.h, voxel.w);
   for (std::int64_t image = blockIdx.y; image < shape.images; image += gridDim.y) {
     const float* volume = input + image * shape.in_volume;
@@ -128,34 +125,25 @@ __global__ void __launch_bounds__(kBlock)
     pool3d_average_backward_voxel_kernel(const float* grad_output, PoolShape shape, float* grad_input) {
   const std::int64_t i = thread_index();
   if (i >= shape.in_volume) return;
-  const Voxel voxel = voxel_at(i, shape.axis[1].in, shape.axis[2].in);
-  const Range d{shape.axis[0].first_window(voxel.d), shape.axis[0].last_window(voxel.d)};
-  const Range h{shape.axis[1].first_window(voxel.h), shape.axis[1].last_window(voxel.h)};
-  const Range w{shape.axis[2].first_window(voxel.w), shape.axis[2].last_window(voxel.w)};
+  const auto [d, h, w] = windows_over(shape, voxel_at(i, shape.axis[1].in, shape.axis[2].in));
   for (std::int64_t image = blockIdx.y; image < shape.images; image += gridDim.y) {
     float sum = 0.0f;
-    for (std::int32_t z = d.first; z <= d.end; ++z) {
-      for (std::int32_t y = h.first; y <= h.end; ++y) {
+    for (std::int32_t z = d.first; z < d.end; ++z) {
+      for (std::int32_t y = h.first; y < h.end; ++y) {
         const float* row = grad_output + image * shape.out_volume +
                            (static_cast<std::int64_t>(z) * shape.axis[1].out + y) * shape.axis[2].out;
-        for (std::int32_t x = w.first; x <= w.end; ++x) sum += row[x] / pool_divisor<float>(shape, z, y, x);
+        for (std::int32_t x = w.first; x < w.end; ++x) sum += row[x] / pool_divisor<float>(shape, z, y, x);
       }
     }
     grad_input[image * shape.in_volume + i] = sum;
   }
 }
 
-LaunchShape shape_of_launch(std::int64_t voxels, std::int64_t images) {
-  LaunchShape shape = cover(voxels, kBlock);
-  shape.grid.y = static_cast<unsigned>(images < 65535 ? images : 65535);
-  return shape;
-}
-
 void max_forward(const Tensor& input, const PoolOptions& options, Tensor& output, Tensor& indices) {
   const PoolShape shape = pool_shape(input, output, &indices, options);
   require_dtype(kOp, input, DType::f32);
   if (shape.images == 0) return;
-  launch(kOp, pool3d_max_forward_voxel_kernel, shape_of_launch(shape.out_volume, shape.images),
+  launch(kOp, pool3d_max_forward_voxel_kernel, cover_rows(shape.out_volume, shape.images, kBlock),
          input.device(), input.data<float>(), shape, output.data<float>(), indices.data<std::int32_t>());
 }
 
@@ -164,7 +152,7 @@ void max_backward(const Tensor& grad_output, const Tensor& indices, const PoolOp
   const PoolShape shape = pool_shape(grad_input, grad_output, &indices, options);
   require_dtype(kOp, grad_input, DType::f32);
   if (shape.images == 0) return;
-  launch(kOp, pool3d_max_backward_voxel_kernel, shape_of_launch(shape.in_volume, shape.images),
+  launch(kOp, pool3d_max_backward_voxel_kernel, cover_rows(shape.in_volume, shape.images, kBlock),
          grad_input.device(), grad_output.data<float>(), indices.data<std::int32_t>(), shape,
          grad_input.data<float>());
 }
@@ -173,7 +161,7 @@ void average_forward(const Tensor& input, const PoolOptions& options, Tensor& ou
   const PoolShape shape = pool_shape(input, output, nullptr, options);
   require_dtype(kOp, input, DType::f32);
   if (shape.images == 0) return;
-  launch(kOp, pool3d_average_forward_voxel_kernel, shape_of_launch(shape.out_volume, shape.images),
+  launch(kOp, pool3d_average_forward_voxel_kernel, cover_rows(shape.out_volume, shape.images, kBlock),
          input.device(), input.data<float>(), shape, output.data<float>());
 }
 
@@ -181,7 +169,7 @@ void average_backward(const Tensor& grad_output, const PoolOptions& options, Ten
   const PoolShape shape = pool_shape(grad_input, grad_output, nullptr, options);
   require_dtype(kOp, grad_input, DType::f32);
   if (shape.images == 0) return;
-  launch(kOp, pool3d_average_backward_voxel_kernel, shape_of_launch(shape.in_volume, shape.images),
+  launch(kOp, pool3d_average_backward_voxel_kernel, cover_rows(shape.in_volume, shape.images, kBlock),
          grad_input.device(), grad_output.data<float>(), shape, grad_input.data<float>());
 }
 
