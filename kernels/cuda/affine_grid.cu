@@ -105,9 +105,8 @@ GridGeometry geometry_of(const Tensor& grid, int dims, bool align_corners) {
 }
 
 LaunchShape shape_of_launch(const GridGeometry& geometry, int points_per_block) {
-  LaunchShape shape = cover(geometry.points, points_per_block);
+  LaunchShape shape = cover_rows(geometry.points, geometry.batch, points_per_block);
   shape.block = dim3(kBlock);
-  shape.grid.y = static_cast<unsigned>(geometry.batch < 65535 ? geometry.batch : 65535);
   return shape;
 }
 

@@ -21,6 +21,8 @@ int narrow(std::int64_t value) {
 vendor::CudnnConvolution problem_of(const Tensor& image, const Conv3dShape& shape) {
   require_dtype(kOp, image, DType::f32);
   CINNABAR_CHECK(vendor::has_cudnn(), kOp, "built without cuDNN: take another backend");
+  narrow(shape.groups * shape.in_channels * shape.in_volume());  // cuDNN's strides are ints
+  narrow(shape.groups * shape.out_channels * shape.out_volume());
   vendor::CudnnConvolution problem{};
   problem.batch = narrow(shape.batch);
   problem.channels = narrow(shape.groups * shape.in_channels);

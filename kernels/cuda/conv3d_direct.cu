@@ -1,18 +1,14 @@
-// Direct convolution as implicit matrix products; no columns are written to memory. Work split:
-//   gather (forward and backward_input): a block owns 64 channels x 128 positions of what is written and
-//   walks
-//     the products' depth, taps times channels read, 8 at a time; 128 threads, 8 x 8 results each. A position
-//     computes where a tap reads and takes a zero beyond the border. backward_input runs once per residue of
-//     the position modulo the stride, so that every tap of a launch exists: no product with a hole is
-//     computed.
-//   backward_weight: a block owns 64 output channels x 128 weights (input channel and tap) and sums over a
-//   range
-//     of positions of all images; the ranges' partial sums are added in order by a second kernel.
-// Shared memory: two stages of both tiles, 12.8 KB; the next stage is loaded while this one is multiplied, so
-// one barrier a stage. Weights are packed first, channels written fastest, for whole-row loads. Up to 8
-// channels a block of 8 x 128 is used instead. Limiting resource: fp32 arithmetic; with 8 x 8 results a
-// thread, 16 floats are read from shared memory for 64 multiply-adds.
-// Compiled and emulated only, not yet run on a GPU.
+// Direct convolution as implicit matrix products; no columns are written to memory.
+// Work split: forward and backward_input gather. A block owns 64 channels x 128 positions of what is written
+// and walks the products' depth, taps times channels read, 8 at a time; a position computes where a tap reads
+// and takes a zero beyond the border. backward_input runs once per residue of the position modulo the stride,
+// so that every tap of a launch exists and no product with a hole is computed. In backward_weight a block
+// owns 64 output channels x 128 weights (input channel and tap) and sums over a range of positions of all
+// images; a second kernel adds the ranges' sums in order. Weights are packed first, channels written fastest,
+// for loads of whole rows. Shared memory: two stages of both tiles, 12.8 KB (14.8 KB for weights); the next
+// stage is loaded while this one is multiplied, so one barrier a stage. Launch: 128 threads with 8 x 8
+// results each; up to 8 channels take blocks of 8 x 128. Limiting resource: fp32 arithmetic; a thread reads
+// 16 floats from shared memory for 64 multiply-adds. Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/conv3d.hpp"
 

@@ -22,6 +22,7 @@
 namespace cinnabar::cuda {
 namespace {
 
+constexpr const char* kOp = "conv3d";
 constexpr std::int64_t kImageBytes = std::int64_t{1} << 30;   // of the images' scratch memory
 constexpr std::int64_t kWeightBytes = std::int64_t{1} << 28;  // of the weights' spectra
 
@@ -33,16 +34,9 @@ Complex* complex(Tensor& tensor) {
   return reinterpret_cast<Complex*>(tensor.data<float>());
 }
 
-LaunchShape over_rows(std::int64_t columns, std::int64_t rows) {
-  LaunchShape shape = cover(columns, kBlock);
-  shape.grid.y = static_cast<unsigned>(std::clamp<std::int64_t>(rows, 1, kMostRows));
-  return shape;
-}
-
 void transpose(const Complex* from, std::int64_t rows, std::int64_t columns, Device device, Complex* to) {
-  const auto tiles = [](std::int64_t n) { return static_cast<unsigned>((n + kTile - 1) / kTile); };
-  const LaunchShape shape{dim3(tiles(columns), std::min(tiles(rows), static_cast<unsigned>(kMostRows))),
-                          dim3(kTile, kTileRows)};
+  LaunchShape shape = cover_rows(columns, (rows + kTile - 1) / kTile, kTile);
+  shape.block = dim3(kTile, kTileRows);
   launch(kOp, conv3d_transpose_tile_kernel, shape, device, from, rows, columns, to);
 }
 
@@ -52,7 +46,7 @@ struct AxisSum {
 };
 
 void sum_axis(const AxisSum& s, const Complex* from, const Tensor& factors, bool add, Complex* to) {
-  LaunchShape shape = over_rows(s.inner, s.outer);
+  LaunchShape shape = cover_rows(s.inner, s.outer, kBlock);
   shape.grid.z = static_cast<unsigned>((s.outputs + kOutputs - 1) / kOutputs);
   launch(kOp, conv3d_sum_axis_kernel, shape, factors.device(), from,
          reinterpret_cast<const Complex*>(factors.data<float>()), s.outer, s.inputs, s.outputs, s.inner, add,
@@ -182,7 +176,7 @@ class Transforms {
   Tensor read(const Tensor& source, const Side& from, std::int64_t first, std::int64_t images) const {
     const std::int64_t volumes = images * s_.groups * from.channels;
     Tensor padded = Tensor::empty({volumes, grid_.voxels()}, DType::f32, device_);
-    launch(kOp, conv3d_pad_voxel_kernel, over_rows(grid_.voxels(), volumes), device_,
+    launch(kOp, conv3d_pad_voxel_kernel, cover_rows(grid_.voxels(), volumes, kBlock), device_,
            source.data<float>() + first * s_.groups * from.channels * from.volume(), from.extent, grid_,
            volumes, padded.data<float>());
     Tensor by_volume = complex_scratch(volumes * grid_.frequencies(), device_);
@@ -205,9 +199,10 @@ class Transforms {
     for (int i = 0; i < 3; ++i) {
       *shifts[i] = backwards ? s_.axis[i].padding : grid_.extent[i] - s_.axis[i].padding;
     }
-    launch(kOp, conv3d_crop_voxel_kernel, over_rows(to.volume(), volumes), device_, real.data<float>(), grid_,
-           shift, to.extent, first * s_.groups * to.channels, volumes, s_.groups * to.channels,
-           1.0f / static_cast<float>(grid_.voxels()), epilogue_math<float>(epilogue), target.data<float>());
+    launch(kOp, conv3d_crop_voxel_kernel, cover_rows(to.volume(), volumes, kBlock), device_,
+           real.data<float>(), grid_, shift, to.extent, first * s_.groups * to.channels, volumes,
+           s_.groups * to.channels, 1.0f / static_cast<float>(grid_.voxels()), epilogue_math<float>(epilogue),
+           target.data<float>());
   }
 
   vendor::FftShape fft_shape(std::int64_t volumes) const {

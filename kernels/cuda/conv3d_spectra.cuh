@@ -8,12 +8,10 @@
 namespace cinnabar::cuda {
 namespace {
 
-constexpr const char* kOp = "conv3d";
 constexpr int kBlock = 256;
-constexpr std::int64_t kMostRows = 65535;  // of a launch; kernels walk further ones
-constexpr int kTile = 32;                  // edge of a transposed tile
-constexpr int kTileRows = 8;               // threads along it
-constexpr int kOutputs = 8;                // of an axis's sum, in the registers of a thread
+constexpr int kTile = 32;     // edge of a transposed tile
+constexpr int kTileRows = 8;  // threads along it
+constexpr int kOutputs = 8;   // of an axis's sum, in the registers of a thread
 
 struct alignas(8) Complex {
   float re, im;
@@ -29,7 +27,7 @@ struct SpectrumExtent {
 
   CINNABAR_HD std::int64_t half() const { return extent[2] / 2 + 1; }
   CINNABAR_HD std::int64_t voxels() const { return std::int64_t{extent[0]} * extent[1] * extent[2]; }
-  CINNABAR_HD std::int64_t frequencies() const { return extent[0] * extent[1] * half(); }
+  CINNABAR_HD std::int64_t frequencies() const { return half() * extent[0] * extent[1]; }
 };
 
 /// Volumes into the lower corners of transform volumes, zeros beyond.

@@ -119,9 +119,8 @@ void backward(const Tensor& grad_y, const Tensor& saved, const Epilogue& epilogu
       epilogue_backward_shape(grad_y, saved, epilogue, grad_x, grad_bias, grad_weight);
   require_dtype(kOp, grad_y, DType::f32);
   if (shape.channels == 0) return;
-  LaunchShape launched = cover(shape.batch * shape.inner, static_cast<int>(kChunk));
+  LaunchShape launched = cover_rows(shape.batch * shape.inner, shape.channels, static_cast<int>(kChunk));
   launched.block = dim3(kBlock);
-  launched.grid.y = static_cast<unsigned>(shape.channels < 65535 ? shape.channels : 65535);
   Tensor partial = Tensor::empty({shape.channels, launched.grid.x, 2}, DType::f64, grad_y.device());
   Tensor sums = Tensor::empty({shape.channels, 2}, DType::f64, grad_y.device());
   launch(kOp, epilogue_backward_chunk_kernel, launched, grad_y.device(), grad_y.data<float>(),

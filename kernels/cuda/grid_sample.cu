@@ -241,9 +241,7 @@ SampleGeometry geometry_of(const GridSampleShape& shape, const GridSampleOptions
 }
 
 LaunchShape shape_of_launch(const SampleGeometry& geometry) {
-  LaunchShape shape = cover(geometry.points, kBlock);
-  shape.grid.y = static_cast<unsigned>(geometry.batch < 65535 ? geometry.batch : 65535);
-  return shape;
+  return cover_rows(geometry.points, geometry.batch, kBlock);
 }
 
 bool is_empty(const SampleGeometry& geometry) {

@@ -47,6 +47,15 @@ inline LaunchShape cover(std::int64_t elements, int block = 256) {
   return {dim3(static_cast<unsigned>(blocks < 1 ? 1 : blocks)), dim3(static_cast<unsigned>(block))};
 }
 
+/// The same for each of `rows` rows, in blockIdx.y; a launch has at most 65535 of those, so a kernel walks on
+/// from its row in steps of gridDim.y.
+inline LaunchShape cover_rows(std::int64_t elements, std::int64_t rows, int block = 256) {
+  constexpr std::int64_t kMostRows = 65535;
+  LaunchShape shape = cover(elements, block);
+  shape.grid.y = static_cast<unsigned>(rows < 1 ? 1 : rows < kMostRows ? rows : kMostRows);
+  return shape;
+}
+
 /// Starts `kernel` on the current stream of `device` and checks the launch. `op` names it in errors.
 template <class... Parameters, class... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), const LaunchShape& shape, Device device,

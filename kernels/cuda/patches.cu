@@ -1,14 +1,12 @@
-// gather: one thread per voxel of a patch for all channels, so the start is one load for a whole block.
-// scatter and count: gather form. A block owns a tile of 32 x 8 x 4 voxels of one volume and up to 3
-// channels;
-//   each thread keeps the sums of its 4 x 3 values in registers. The block walks the list of starts 256 at a
-//   time: a ballot and 8 counters in shared memory keep those that touch the tile, in their order, and every
-//   thread adds them in that order. No atomics, no sort; the list (16 bytes a patch) is re-read from L2 by
-//   every tile, which for a whole scan is a few times the compulsory traffic of the patches themselves.
-// Shared memory: 1 KiB + 32 B. Launch: 256 threads, blockIdx.y walks patches, or volumes times channel
-// groups. Limiting resource: memory (gather: 8 bytes per voxel; scatter: each patch read once, volumes read
-// and
-//   written once), L2 for the list where patches are few per tile.
+// Patches cut out of volumes, put back and averaged.
+// Work split: gather gives a thread one voxel of a patch in all channels, so the start is one load for a
+// whole block. scatter and count gather too: a block owns a tile of 32 x 8 x 4 voxels of one volume in up to
+// 3 channels, with 4 x 3 sums a thread in registers. It walks the list of starts 256 at a time: a ballot and
+// 8 counters keep those that touch the tile, in their order, in which every thread adds them. No atomics, no
+// sort; every tile reads the list (16 bytes a patch) again, from L2.
+// Shared memory: 1 KiB + 32 B. Launch: 256 threads; blockIdx.y walks patches, or volumes times groups of
+// channels. Limiting resource: memory (gather: 8 bytes a voxel; scatter: each patch read once, volumes read
+// and written once); L2 for the list where few patches touch a tile.
 // Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/patches.hpp"
@@ -82,14 +80,17 @@ struct Tile {
   std::int32_t volume, first_channel, z, y, x;
 };
 
-/// Whether a patch from `start` on `extent` voxels long touches a tile `tile` voxels long.
+/// Whether a patch from `start` on `extent` voxels long touches a tile `tile` voxels long from `first` on.
 __device__ __forceinline__ bool touches(std::int32_t start, std::int32_t extent, std::int32_t first,
                                         std::int32_t tile) {
-  return start<first + tile&& static_cast<std::int64_t>(start) + extent> first;
+  const std::int64_t end = std::int64_t{start} + extent;
+  const std::int32_t tile_end = first + tile;
+  return start < tile_end && end > first;
 }
 
 /// Numbers, in ascending order, of those patches among first .. first + 255 that touch the tile. All threads
-/// of the block call it and get the count; the caller keeps them from calling again before `hits` is read.
+/// of the block call it and get the count. `hits` may be read until a thread calls again: no thread writes it
+/// before all have come that far.
 __device__ __forceinline__ int list_hits(const PatchStart* starts, const Sizes& size, const Tile& tile,
                                          std::int32_t first, SharedPointer<int> warp_hits,
                                          SharedPointer<int> hits) {
@@ -214,20 +215,15 @@ Sizes sizes_of(const PatchGeometry& geometry) {
           narrow(volumes.w), narrow(patches.d), narrow(patches.h), narrow(patches.w)};
 }
 
-unsigned walked_in_y(std::int64_t items) {
-  return static_cast<unsigned>(items < 65535 ? items : 65535);
-}
-
 const PatchStart* rows_of(const Tensor& starts) {
   return static_cast<const PatchStart*>(starts.raw());
 }
 
 template <class T>
 void run_gather(const Tensor& volumes, const Tensor& starts, const PatchGeometry& geometry, Tensor& patches) {
-  LaunchShape shape = cover(geometry.patches.voxels(), kBlock);
-  shape.grid.y = walked_in_y(geometry.patches.n);
-  launch(kOp, patches_gather_voxel_kernel<T>, shape, volumes.device(), volumes.data<T>(), rows_of(starts),
-         sizes_of(geometry), patches.data<T>());
+  launch(kOp, patches_gather_voxel_kernel<T>,
+         cover_rows(geometry.patches.voxels(), geometry.patches.n, kBlock), volumes.device(),
+         volumes.data<T>(), rows_of(starts), sizes_of(geometry), patches.data<T>());
 }
 
 void gather(const Tensor& volumes, const Tensor& starts, Tensor& patches) {
@@ -241,9 +237,9 @@ void gather(const Tensor& volumes, const Tensor& starts, Tensor& patches) {
 LaunchShape tiles_of(const FieldShape& volumes, int channels_of_block) {
   const std::int64_t tiles = ((volumes.w + kTileX - 1) / kTileX) * ((volumes.h + kTileY - 1) / kTileY) *
                              ((volumes.d + kTileZ - 1) / kTileZ);
-  LaunchShape shape = cover(tiles, 1);
+  const std::int64_t groups = (volumes.c + channels_of_block - 1) / channels_of_block;
+  LaunchShape shape = cover_rows(tiles, volumes.n * groups, 1);
   shape.block = dim3(kBlock);
-  shape.grid.y = walked_in_y(volumes.n * ((volumes.c + channels_of_block - 1) / channels_of_block));
   return shape;
 }
 
@@ -267,10 +263,8 @@ void average(const Tensor& counts, Tensor& volumes) {
   const FieldShape shape = patch_average_shape(counts, volumes);
   require_dtype(kOp, volumes, DType::f32);
   if (volumes.numel() == 0) return;
-  LaunchShape launch_shape = cover(shape.voxels(), kBlock);
-  launch_shape.grid.y = walked_in_y(shape.n);
-  launch(kOp, patches_average_voxel_kernel, launch_shape, volumes.device(), counts.data<float>(),
-         shape.voxels(), shape.n, shape.c, volumes.data<float>());
+  launch(kOp, patches_average_voxel_kernel, cover_rows(shape.voxels(), shape.n, kBlock), volumes.device(),
+         counts.data<float>(), shape.voxels(), shape.n, shape.c, volumes.data<float>());
 }
 
 }  // namespace

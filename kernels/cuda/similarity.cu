@@ -169,10 +169,8 @@ __global__ void __launch_bounds__(kBlock, 4)
 }
 
 LaunchShape shape_of_launch(const SimilarityShape& shape) {
-  LaunchShape launch_shape = cover(shape.voxels, static_cast<int>(kChunk));
+  LaunchShape launch_shape = cover_rows(shape.voxels, shape.batch * shape.channels, static_cast<int>(kChunk));
   launch_shape.block = dim3(kBlock);
-  const std::int64_t planes = shape.batch * shape.channels;
-  launch_shape.grid.y = static_cast<unsigned>(planes < 65535 ? planes : 65535);
   return launch_shape;
 }
 

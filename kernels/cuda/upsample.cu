@@ -152,17 +152,11 @@ Tensor source_table(const ResizeGeometry& geometry, Device device) {
   return table;
 }
 
-LaunchShape shape_of_launch(std::int64_t voxels, std::int64_t images) {
-  LaunchShape shape = cover(voxels, kBlock);
-  shape.grid.y = static_cast<unsigned>(images < 65535 ? images : 65535);
-  return shape;
-}
-
 void forward(const Tensor& input, const UpsampleOptions& options, Tensor& output) {
   const ResizeGeometry geometry = geometry_of(input, output, resize_axes(input, output, options));
   if (output.numel() == 0) return;
   const Tensor table = source_table(geometry, input.device());
-  launch(kOp, upsample_forward_voxel_kernel, shape_of_launch(geometry.out_volume, geometry.images),
+  launch(kOp, upsample_forward_voxel_kernel, cover_rows(geometry.out_volume, geometry.images, kBlock),
          input.device(), input.data<float>(), static_cast<const SourceEntry*>(table.raw()), geometry,
          output.data<float>());
 }
@@ -172,7 +166,7 @@ void backward(const Tensor& grad_output, const UpsampleOptions& options, Tensor&
       geometry_of(grad_input, grad_output, resize_axes(grad_input, grad_output, options));
   if (grad_input.numel() == 0) return;
   const Tensor table = source_table(geometry, grad_input.device());
-  launch(kOp, upsample_backward_voxel_kernel, shape_of_launch(geometry.in_volume, geometry.images),
+  launch(kOp, upsample_backward_voxel_kernel, cover_rows(geometry.in_volume, geometry.images, kBlock),
          grad_input.device(), grad_output.data<float>(), static_cast<const SourceEntry*>(table.raw()),
          geometry, grad_input.data<float>());
 }
