@@ -248,5 +248,10 @@ TEST(RegistrationMemory, IsRefusedWithAdviceWhereItDoesNotFit) {
   EXPECT_THROW(require_memory(grid, options), InputError);
 }
 
+TEST(Selftest, PassesOnTheCpu) {
+  const auto result = cinnabar::testing::run_command({kProgram, "selftest", "--device", "cpu"});
+  EXPECT_EQ(result.status, 0) << result.output;
+}
+
 }  // namespace
 }  // namespace cinnabar::registration
