@@ -7,6 +7,7 @@ namespace cinnabar {
 DropoutLayer::DropoutLayer(double p, std::uint64_t seed, std::uint64_t stream)
     : p_(p), generator_(seed, stream) {
   CINNABAR_CHECK(p >= 0.0 && p <= 1.0, "dropout", "probability ", p, " is not in [0, 1]");
+  add_generator("sequence", generator_);
 }
 
 Variable DropoutLayer::forward(const Variable& x) {

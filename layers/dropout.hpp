@@ -6,8 +6,9 @@
 namespace cinnabar {
 
 /// Drops elements with probability p in training, and in evaluation too where asked to (sampling from a
-/// Bayesian network: Gal and Ghahramani, ICML 2016). Every call takes the next piece of one random sequence,
-/// so layers need different streams; a layer inside a checkpoint would draw another mask when it runs again.
+/// Bayesian network: Gal and Ghahramani, ICML 2016). Every call takes the next piece of one random sequence
+/// (Module::random_state), so layers need different streams; a layer inside a checkpoint would draw another
+/// mask when it runs again.
 class DropoutLayer : public Layer {
  public:
   DropoutLayer(double p, std::uint64_t seed, std::uint64_t stream);

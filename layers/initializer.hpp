@@ -17,6 +17,10 @@ class Generator {
     return piece;
   }
 
+  /// Where the next piece starts; setting it goes on from there.
+  const RandomSequence& place() const { return next_; }
+  void set_place(const RandomSequence& place) { next_ = place; }
+
  private:
   RandomSequence next_;
 };

@@ -4,8 +4,31 @@
 
 #include "autograd/move_value.hpp"
 #include "autograd/optimizer_step.hpp"
+#include "layers/initializer.hpp"
 
 namespace cinnabar {
+
+namespace {
+
+Tensor tensor_of(const RandomSequence& place) {
+  return Tensor::from(std::vector<std::int64_t>{static_cast<std::int64_t>(place.seed),
+                                                static_cast<std::int64_t>(place.stream),
+                                                static_cast<std::int64_t>(place.offset)},
+                      {3});
+}
+
+RandomSequence place_of(const std::string& name, const Tensor& tensor) {
+  if (tensor.dtype() != DType::i64 || tensor.shape() != Shape{3}) {
+    fail_input("the random state's ", name, " is ", tensor.dtype(), ' ', tensor.shape(),
+               " but should be i64 [3]");
+  }
+  const std::vector<std::int64_t> values = tensor.to_vector<std::int64_t>();
+  if (values[2] < 0) fail_input("the random state's ", name, " has the offset ", values[2]);
+  return {static_cast<std::uint64_t>(values[0]), static_cast<std::uint64_t>(values[1]),
+          static_cast<std::uint64_t>(values[2])};
+}
+
+}  // namespace
 
 std::vector<NamedVariable> Module::named_parameters() const {
   std::vector<NamedVariable> found;
@@ -88,6 +111,27 @@ void Module::load(const std::filesystem::path& path, bool strict) {
   }
 }
 
+SafeTensors Module::random_state() const {
+  std::vector<NamedGenerator> generators;
+  collect_generators("", generators);
+  SafeTensors content;
+  for (const auto& [name, generator] : generators) content.tensors[name] = tensor_of(generator->place());
+  return content;
+}
+
+void Module::load_random_state(const SafeTensors& state) {
+  std::vector<NamedGenerator> generators;
+  collect_generators("", generators);
+  std::vector<RandomSequence> places;
+  for (const auto& [name, generator] : generators) {
+    const auto given = state.tensors.find(name);
+    if (given == state.tensors.end()) fail_input("the random state has no ", name);
+    places.push_back(place_of(name, given->second));
+  }
+  if (state.tensors.size() != places.size()) fail_input("the random state has names that the module lacks");
+  for (std::size_t i = 0; i < places.size(); ++i) generators[i].second->set_place(places[i]);
+}
+
 void Module::train(bool training) {
   training_ = training;
   for (const auto& [name, child] : children_) child->train(training);
@@ -128,6 +172,11 @@ void Module::add_child(const std::string& name, Module& child) {
   children_.emplace_back(name, &child);
 }
 
+void Module::add_generator(const std::string& name, Generator& generator) {
+  check_name(name);
+  generators_.emplace_back(name, &generator);
+}
+
 void Module::check_name(const std::string& name) const {
   CINNABAR_CHECK(!name.empty() && name.find('.') == std::string::npos, "module", "name '", name,
                  "' is empty or has a dot");
@@ -135,7 +184,8 @@ void Module::check_name(const std::string& name) const {
   const bool taken =
       std::any_of(parameters_.begin(), parameters_.end(), same) ||
       std::any_of(buffers_.begin(), buffers_.end(), same) ||
-      std::any_of(children_.begin(), children_.end(), [&](const auto& c) { return c.first == name; });
+      std::any_of(children_.begin(), children_.end(), [&](const auto& c) { return c.first == name; }) ||
+      std::any_of(generators_.begin(), generators_.end(), [&](const auto& g) { return g.first == name; });
   CINNABAR_CHECK(!taken, "module", "name '", name, "' is used twice");
 }
 
@@ -144,6 +194,11 @@ void Module::collect(const std::string& prefix, bool buffers, std::vector<NamedV
     found.push_back({prefix + name, variable});
   }
   for (const auto& [name, child] : children_) child->collect(prefix + name + '.', buffers, found);
+}
+
+void Module::collect_generators(const std::string& prefix, std::vector<NamedGenerator>& found) const {
+  for (const auto& [name, generator] : generators_) found.emplace_back(prefix + name, generator);
+  for (const auto& [name, child] : children_) child->collect_generators(prefix + name + '.', found);
 }
 
 std::vector<NamedVariable> Module::all_variables() const {

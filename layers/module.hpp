@@ -11,6 +11,8 @@
 
 namespace cinnabar {
 
+class Generator;
+
 /// A parameter or buffer with its path in the tree of modules, "encoder.conv1.weight".
 struct NamedVariable {
   std::string name;
@@ -44,6 +46,12 @@ class Module {
   void save(const std::filesystem::path& path) const;
   void load(const std::filesystem::path& path, bool strict = true);
 
+  /// Where the layers' random sequences stand (dropout), by name: i64 [3] of seed, stream and offset. Apart
+  /// from state(), which has PyTorch's names only. A training that restores this, state() and the optimiser's
+  /// state goes on with the same bits. Loading is strict, throws InputError and then changes nothing.
+  SafeTensors random_state() const;
+  void load_random_state(const SafeTensors& state);
+
   /// Training (the initial state) or evaluation, for all children too: dropout and batch norm behave
   /// differently.
   void train(bool training = true);
@@ -56,19 +64,25 @@ class Module {
   void clear_gradients();
 
  protected:
-  /// List a tensor under a name without dots that no other parameter, buffer or child here has.
+  /// List a tensor under a name without dots that nothing else here has.
   Variable add_parameter(const std::string& name, Tensor value);
   Variable add_buffer(const std::string& name, Tensor value);
   void add_child(const std::string& name, Module& child);
+  /// List a member that draws random numbers in forward.
+  void add_generator(const std::string& name, Generator& generator);
 
  private:
+  using NamedGenerator = std::pair<std::string, Generator*>;
+
   void check_name(const std::string& name) const;
   void collect(const std::string& prefix, bool buffers, std::vector<NamedVariable>& found) const;
   std::vector<NamedVariable> all_variables() const;
+  void collect_generators(const std::string& prefix, std::vector<NamedGenerator>& found) const;
 
   std::vector<NamedVariable> parameters_;
   std::vector<NamedVariable> buffers_;
   std::vector<std::pair<std::string, Module*>> children_;
+  std::vector<NamedGenerator> generators_;
   bool training_ = true;
 };
 

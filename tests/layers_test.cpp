@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
 
 #include "autograd/losses.hpp"
 #include "layers/activation.hpp"
@@ -241,6 +242,70 @@ TEST_P(TrainingOn, ASmallNetworkLearnsACircleAndSurvivesAFile) {
   copy.load(folder / "net.safetensors");
   copy.eval();
   EXPECT_EQ(cross_entropy_loss(copy(x), labels).value().item(), last);
+}
+
+/// A classifier with everything that a resumed training must restore.
+struct Training {
+  Sequential net;
+  std::unique_ptr<Adam> adam;
+
+  Training(std::uint64_t seed, Device device) {
+    Generator generator(seed);
+    net.add<Linear>(2, 16, generator);
+    net.add<BatchNorm>(16);
+    net.add<PRelu>();
+    net.add<DropoutLayer>(0.5, seed, 1);
+    net.add<Linear>(16, 2, generator);
+    net.add<DropoutLayer>(0.1, seed, 2);
+    net.to(device);
+    adam = std::make_unique<Adam>(net.named_parameters(), AdamOptions{0.03});
+  }
+
+  void run(int steps) {
+    const Points points = circle(64);
+    const Device device = net.parameters().front().value().device();
+    for (int step = 0; step < steps; ++step) {
+      adam->clear_gradients();
+      cross_entropy_loss(net(Variable(points.x.to(device))), points.labels.to(device)).backward();
+      adam->step();
+    }
+  }
+};
+
+TEST_P(TrainingOn, AResumedTrainingGoesOnWithTheSameBits) {
+  Training whole(8, device());
+  whole.run(3);
+  const ScratchFolder folder;
+  whole.net.save(folder / "net.safetensors");
+  save_safetensors(folder / "adam.safetensors", whole.adam->state());
+  save_safetensors(folder / "random.safetensors", whole.net.random_state());
+  Training resumed(9, device());
+  resumed.net.load(folder / "net.safetensors");
+  resumed.adam->load_state(load_safetensors(folder / "adam.safetensors"));
+  resumed.net.load_random_state(load_safetensors(folder / "random.safetensors"));
+  whole.run(3);
+  resumed.run(3);
+  const SafeTensors expected = whole.net.state(), actual = resumed.net.state();
+  for (const auto& [name, tensor] : expected.tensors) {
+    EXPECT_TRUE(same_values(actual.tensors.at(name), tensor)) << name;
+  }
+}
+
+TEST(Layers, RandomStatesAreApartFromPyTorchsNamesAndChecked) {
+  Training training(8, Device::cpu());
+  EXPECT_FALSE(training.net.state().tensors.contains("3.sequence"));
+  SafeTensors state = training.net.random_state();
+  ASSERT_EQ(state.tensors.size(), 2u);
+  EXPECT_EQ(state.tensors.at("5.sequence").to_vector<std::int64_t>(), (std::vector<std::int64_t>{8, 2, 0}));
+  SafeTensors other = state;
+  other.tensors["6.sequence"] = other.tensors["5.sequence"];
+  EXPECT_THROW(training.net.load_random_state(other), InputError);
+  other.tensors.erase("5.sequence");
+  EXPECT_THROW(training.net.load_random_state(other), InputError);
+  state.tensors["5.sequence"] = Tensor::zeros({3});
+  EXPECT_THROW(training.net.load_random_state(state), InputError);
+  state.tensors["5.sequence"] = Tensor::from<std::int64_t>({0, 0, -1}, {3});
+  EXPECT_THROW(training.net.load_random_state(state), InputError);
 }
 
 CINNABAR_ON_EACH_DEVICE(TrainingOn);
