@@ -22,8 +22,9 @@ std::unique_ptr<Optimizer> make_optimizer(const nlohmann::json& options,
   const std::string op = options.at("op");
   if (op == "sgd") {
     return std::make_unique<Sgd>(
-        parameters, SgdOptions{options.at("lr"), options.value("momentum", 0.0),
-                               options.value("nesterov", false), options.value("weight_decay", 0.0)});
+        parameters,
+        SgdOptions{options.at("lr"), options.value("momentum", 0.0), options.value("nesterov", false),
+                   options.value("weight_decay", 0.0), options.value("dampening", 0.0)});
   }
   CINNABAR_CHECK(op == "adam" || op == "adamw", "golden", "unknown optimiser ", op);
   const auto betas = options.at("betas").get<std::vector<double>>();

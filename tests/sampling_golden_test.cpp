@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "autograd/affine_grid.hpp"
 #include "autograd/grid_sample.hpp"
 #include "autograd/upsample.hpp"
@@ -41,9 +43,6 @@ Variable run_interpolate(const nlohmann::json& options, const Variable& input) {
   const std::string mode = options.at("mode");
   CINNABAR_CHECK(mode == "nearest" || mode == "bilinear" || mode == "trilinear", "golden", "unknown mode ",
                  mode);
-  CINNABAR_CHECK(!options.contains("recompute_scale_factor") || options["recompute_scale_factor"].is_null() ||
-                     !options["recompute_scale_factor"],
-                 "golden", "recomputed scale factors are not covered");
   const Interpolation interpolation = mode == "nearest" ? Interpolation::nearest : Interpolation::linear;
   const bool align_corners = options.at("align_corners").is_boolean() && options["align_corners"];
   if (!options.at("size").is_null()) {
@@ -53,7 +52,14 @@ Variable run_interpolate(const nlohmann::json& options, const Variable& input) {
   const auto rank = static_cast<std::size_t>(input.value().rank() - 2);
   const auto factors =
       factor.is_array() ? factor.get<std::vector<double>>() : std::vector<double>(rank, factor.get<double>());
-  return upsample_by(input, factors, interpolation, align_corners);
+  const nlohmann::json recompute = options.value("recompute_scale_factor", nlohmann::json());
+  if (recompute.is_null() || !recompute) return upsample_by(input, factors, interpolation, align_corners);
+  std::vector<std::int64_t> extents;  // the ratios of extents then place the samples
+  for (std::size_t k = 0; k < rank; ++k) {
+    const auto extent = static_cast<double>(input.shape()[static_cast<int>(k) + 2]);
+    extents.push_back(static_cast<std::int64_t>(std::floor(extent * factors[k])));
+  }
+  return upsample_to(input, Shape(extents), interpolation, align_corners);
 }
 
 /// Runs the op a case names on its inputs.
