@@ -33,6 +33,16 @@ struct CrossEntropy {
 
 CINNABAR_OP(CrossEntropy, cross_entropy);
 
+/// log sum over c of exp(x_c) in two parts: added up, they would lose what log_sum says beside large logits.
+template <class T>
+struct LogSumExp {
+  T largest;  ///< of the x_c
+  T log_sum;  ///< log sum of exp(x_c - largest)
+
+  /// -log softmax of logit x.
+  CINNABAR_HD T surprise(T x) const { return (largest - x) + log_sum; }
+};
+
 /// Extents of one call, and what both devices need of the options.
 template <class T>
 struct CrossEntropyCall {
@@ -51,12 +61,12 @@ struct CrossEntropyCall {
     return image * classes * space + position - image * space;
   }
 
-  /// The loss of logits x[0], x[space], ... whose log sum exp is `total`.
-  CINNABAR_HD T loss(const T* x, std::int64_t label, T total) const {
-    T loss = keep * weight_of(label) * (total - x[label * space]);
+  /// The loss of logits x[0], x[space], ... with that log sum exp.
+  CINNABAR_HD T loss(const T* x, std::int64_t label, const LogSumExp<T>& total) const {
+    T loss = keep * weight_of(label) * total.surprise(x[label * space]);
     if (spread != T(0)) {
       T smooth = T(0);
-      for (std::int64_t c = 0; c < classes; ++c) smooth += weight_of(c) * (total - x[c * space]);
+      for (std::int64_t c = 0; c < classes; ++c) smooth += weight_of(c) * total.surprise(x[c * space]);
       loss += spread * smooth;
     }
     return loss;

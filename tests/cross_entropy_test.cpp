@@ -126,6 +126,25 @@ TEST_P(CrossEntropyOn, AgreesWithFloat64AndAssigns) {
   }
 }
 
+TEST_P(CrossEntropyOn, LogitsFarFromZeroLoseNothing) {
+  std::vector<float> values;  // representable, so that only the op rounds
+  for (const double value : random_tensor({300}, 12, -2, 2).to_vector<double>()) {
+    values.push_back(static_cast<float>(std::round(value * 64) / 64 - 1000));
+  }
+  const Tensor logits = Tensor::from(values, {60, 5});
+  const Tensor labels = random_labels({60}, 5, 13, false);
+  const auto run = [&](const Tensor& x) {
+    const Variable input(x, true);
+    const Variable loss = cross_entropy_loss(input, labels.to(x.device()), {}, LossReduction::none, {0.1});
+    loss.backward(Tensor::full({60}, 1.0, x.dtype()).to(x.device()));
+    return std::pair(loss.value(), input.grad());
+  };
+  const auto [loss, gradient] = run(logits.to(device()));
+  const auto [precise_loss, precise_gradient] = run(logits.to(DType::f64));
+  EXPECT_LT(relative_error(loss, precise_loss), 1e-6);
+  EXPECT_LT(relative_error(gradient, precise_gradient), 1e-6);
+}
+
 TEST_P(CrossEntropyOn, LabelsOutOfRangeGiveNanOnCuda) {
   if (device().is_cpu()) GTEST_SKIP() << "the CPU throws";
   const Variable logits(Tensor::zeros({2, 3}).to(device()), true);

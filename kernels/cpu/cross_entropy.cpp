@@ -28,10 +28,9 @@ void for_each_run(const CrossEntropyCall<T>& call, const Body& body) {
   });
 }
 
-/// total[l] = log sum over c of exp(x[c space + l]) for l < count.
+/// The two parts of LogSumExp of x[l], x[space + l], ... for l < count.
 template <class T>
-void log_sum_exp(const CrossEntropyCall<T>& call, const T* x, std::int64_t count, T* total) {
-  T largest[kLanes];
+void log_sum_exp(const CrossEntropyCall<T>& call, const T* x, std::int64_t count, T* largest, T* log_sum) {
   T sum[kLanes] = {};
   std::copy_n(x, count, largest);
   for (std::int64_t c = 1; c < call.classes; ++c) {
@@ -44,7 +43,7 @@ void log_sum_exp(const CrossEntropyCall<T>& call, const T* x, std::int64_t count
 #pragma omp simd
     for (std::int64_t l = 0; l < count; ++l) sum[l] += vector_exp(row[l] - largest[l]);
   }
-  for (std::int64_t l = 0; l < count; ++l) total[l] = largest[l] + std::log(sum[l]);
+  for (std::int64_t l = 0; l < count; ++l) log_sum[l] = std::log(sum[l]);
 }
 
 void check_labels(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
@@ -71,11 +70,12 @@ void forward(const Tensor& logits, const Tensor& labels, const Tensor& class_wei
     T* const weight = weights.data<T>();
     for_each_run(call, [&](std::int64_t start, std::int64_t count) {
       const T* const logit = x + call.offset(start);
-      T total[kLanes];
-      log_sum_exp(call, logit, count, total);
+      T largest[kLanes];
+      T log_sum[kLanes];
+      log_sum_exp(call, logit, count, largest, log_sum);
       for (std::int64_t l = 0; l < count; ++l) {
         const std::int64_t y = label[start + l];
-        loss[start + l] = y == call.ignored ? T(0) : call.loss(logit + l, y, total[l]);
+        loss[start + l] = y == call.ignored ? T(0) : call.loss(logit + l, y, {largest[l], log_sum[l]});
         weight[start + l] = y == call.ignored ? T(0) : call.weight_of(y);
       }
     });
@@ -97,10 +97,11 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
     T* const out = grad_logits.data<T>();
     for_each_run(call, [&](std::int64_t start, std::int64_t count) {
       const std::int64_t at = call.offset(start);
-      T total[kLanes];
+      T largest[kLanes];
+      T log_sum[kLanes];
       T share[kLanes];
       std::int64_t target[kLanes];  // -1 where ignored
-      log_sum_exp(call, x + at, count, total);
+      log_sum_exp(call, x + at, count, largest, log_sum);
       for (std::int64_t l = 0; l < count; ++l) {
         const bool ignored = label[start + l] == call.ignored;
         target[l] = ignored ? -1 : label[start + l];
@@ -114,7 +115,8 @@ void backward(const Tensor& grad_losses, const Tensor& logits, const Tensor& lab
         const T other = call.target_share(c, -1);
 #pragma omp simd
         for (std::int64_t l = 0; l < count; ++l) {
-          const T slope = vector_exp(logit[l] - total[l]) * share[l] - (target[l] == c ? own : other);
+          const T p = vector_exp((logit[l] - largest[l]) - log_sum[l]);
+          const T slope = p * share[l] - (target[l] == c ? own : other);
           const T value = g[l] * slope;
           result[l] = target[l] < 0 ? T(0) : value;
         }

@@ -15,12 +15,12 @@ namespace {
 constexpr const char* kOp = "cross_entropy";
 constexpr int kBlock = 256;
 
-__device__ __forceinline__ float log_sum_exp(const CrossEntropyCall<float>& call, const float* x) {
+__device__ __forceinline__ LogSumExp<float> log_sum_exp(const CrossEntropyCall<float>& call, const float* x) {
   float largest = x[0];
   for (std::int64_t c = 1; c < call.classes; ++c) largest = fmaxf(largest, x[c * call.space]);
   float sum = 0.0f;
   for (std::int64_t c = 0; c < call.classes; ++c) sum += expf(x[c * call.space] - largest);
-  return largest + logf(sum);
+  return {largest, logf(sum)};
 }
 
 /// A thread owns one position.
@@ -56,10 +56,10 @@ __global__ void __launch_bounds__(kBlock)
   const float* const x = logits + call.offset(i);
   float* const grad = grad_logits + call.offset(i);
   if (label >= 0 && label < call.classes && label != call.ignored) {
-    const float total = log_sum_exp(call, x);
+    const LogSumExp<float> total = log_sum_exp(call, x);
     const float share = call.softmax_share(label);
     for (std::int64_t c = 0; c < call.classes; ++c) {
-      const float p = expf(x[c * call.space] - total);
+      const float p = expf(-total.surprise(x[c * call.space]));
       grad[c * call.space] = grad_losses[i] * (p * share - call.target_share(c, label));
     }
     return;
