@@ -4,6 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <sstream>
@@ -24,15 +25,15 @@ struct TorchCase {
   nlohmann::json options;  ///< null where the file gave no case; `name` then says why
   Device device;
   DType dtype = DType::f32;
+  std::shared_ptr<const SafeTensorsFile> content = {};  ///< opened once for all cases of a file
 
   /// The case's tensors by their own names, on the case's device and in its dtype where they are floating.
   std::map<std::string, Tensor> read() const {
-    const SafeTensorsFile content(file);
     const std::string prefix = name + ".";
     std::map<std::string, Tensor> tensors;
-    for (const std::string& full : content.names()) {
+    for (const std::string& full : content->names()) {
       if (full.rfind(prefix, 0) != 0) continue;
-      const Tensor stored = content.read(full);
+      const Tensor stored = content->read(full);
       tensors[full.substr(prefix.size())] =
           (is_floating(stored.dtype()) ? stored.to(dtype) : stored).to(device);
     }
@@ -57,18 +58,18 @@ inline void PrintTo(const TorchCase& golden, std::ostream* out) {
 inline std::vector<TorchCase> torch_cases(const std::vector<std::string>& families) {
   std::vector<TorchCase> cases;
   const auto add_file = [&cases](const std::filesystem::path& path) {
-    const SafeTensorsFile file(path);
-    const std::vector<std::string> names = file.names();
+    const auto file = std::make_shared<const SafeTensorsFile>(path);
+    const std::vector<std::string> names = file->names();
     const std::size_t before = cases.size();
-    for (const auto& [key, text] : file.metadata()) {
+    for (const auto& [key, text] : file->metadata()) {
       const bool has_tensors =
           std::any_of(names.begin(), names.end(),
                       [prefix = key + "."](const auto& name) { return name.rfind(prefix, 0) == 0; });
       if (!has_tensors) continue;
       const nlohmann::json options = nlohmann::json::parse(text);
-      cases.push_back({path, key, options, Device::cpu(), DType::f32});
-      cases.push_back({path, key, options, Device::cpu(), DType::f64});
-      cases.push_back({path, key, options, Device::cuda(), DType::f32});
+      cases.push_back({path, key, options, Device::cpu(), DType::f32, file});
+      cases.push_back({path, key, options, Device::cpu(), DType::f64, file});
+      cases.push_back({path, key, options, Device::cuda(), DType::f32, file});
     }
     if (cases.size() == before) fail("golden", "no case in the file");
   };
