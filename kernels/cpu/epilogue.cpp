@@ -14,7 +14,6 @@ namespace cinnabar::cpu {
 namespace {
 
 constexpr std::int64_t kPart = 1 << 14;  // elements of a row in a task
-constexpr std::int64_t kTile = 256;      // elements whose kept gradients fit in the first cache
 
 /// Calls body(row, part, first, count) for the parts of all rows, `first` counted from the start of the row.
 template <class Body>
@@ -49,36 +48,53 @@ struct Sums {
   double weight = 0.0;
 };
 
-/// Gradients of one part of a row; `grad` may be `out`, `saved` is null without an activation.
+/// Gradients of `count` elements from those that dropout left. `saved` is null without an activation.
+template <class T, Activation kActivation>
+Sums activation_backward(T slope, std::int64_t count, const T* kept, const T* saved, T* out) {
+  double bias = 0.0, weight = 0.0;
+#pragma omp simd reduction(+ : bias, weight)
+  for (std::int64_t i = 0; i < count; ++i) {
+    const T z = kActivation == Activation::none ? T(0) : saved[i];
+    const T value = activation_gradient(kActivation, kept[i], z, slope);
+    const T product = z > T(0) ? T(0) : kept[i] * z;
+    weight += static_cast<double>(product);
+    bias += static_cast<double>(value);
+    out[i] = value;
+  }
+  return {bias, weight};
+}
+
+template <class T>
+Sums activation_backward(const EpilogueMath<T>& math, T slope, std::int64_t count, const T* kept,
+                         const T* saved, T* out) {
+  switch (math.activation) {
+    case Activation::none:
+      return activation_backward<T, Activation::none>(slope, count, kept, saved, out);
+    case Activation::relu:
+      return activation_backward<T, Activation::relu>(slope, count, kept, saved, out);
+    default:
+      return activation_backward<T, Activation::prelu>(slope, count, kept, saved, out);
+  }
+}
+
+/// Gradients of one part of a row; `grad` may be `out`.
 template <class T>
 Sums backward_part(const EpilogueMath<T>& math, std::int64_t channel, std::int64_t index, std::int64_t count,
                    const T* grad, const T* saved, T* out) {
   const T slope = math.slope_of(channel);
+  if (!math.mask.drops) return activation_backward(math, slope, count, grad, saved, out);
   Sums sums;
-  const auto tile = [&](const T* kept, std::int64_t at, std::int64_t length) {
-    double bias = 0.0, weight = 0.0;
-    for (std::int64_t i = 0; i < length; ++i) {
-      const T z = saved == nullptr ? T(0) : saved[at + i];
-      const T value = activation_gradient(math.activation, kept[i], z, slope);
-      weight += z > T(0) ? 0.0 : static_cast<double>(kept[i] * z);
-      bias += static_cast<double>(value);
-      out[at + i] = value;
-    }
-    sums.bias += bias;
-    sums.weight += weight;
-  };
-  if (!math.mask.drops) {
-    for (std::int64_t at = 0; at < count; at += kTile) tile(grad + at, at, std::min(kTile, count - at));
-    return sums;
-  }
   for_each_uniform_block(math.mask.sequence, index, index + count,
                          [&](std::int64_t first, std::int64_t length, const float* unit) {
-                           T kept[kTile];
+                           T kept[kUniformBlock];
                            const std::int64_t at = first - index;
                            for (std::int64_t i = 0; i < length; ++i) {
                              kept[i] = math.mask.apply(unit[i], grad[at + i]);
                            }
-                           tile(kept, at, length);
+                           const Sums part = activation_backward(
+                               math, slope, length, kept, saved == nullptr ? nullptr : saved + at, out + at);
+                           sums.bias += part.bias;
+                           sums.weight += part.weight;
                          });
   return sums;
 }

@@ -8,13 +8,16 @@
 
 namespace cinnabar::cpu {
 
+/// Most elements of a block below: 64 Philox counters are made at a time, in vector lanes.
+inline constexpr int kUniformBlock = 256;
+
 /// Calls body(first, count, unit) over elements [first, last) of a sequence, in blocks, with the elements'
-/// uniform numbers in `unit`; 64 Philox counters are made at a time, in vector lanes.
+/// uniform numbers in `unit`.
 template <class Body>
 void for_each_uniform_block(const RandomSequence& sequence, std::int64_t first, std::int64_t last,
                             const Body& body) {
-  constexpr int kCounters = 64;
-  float unit[4 * kCounters];
+  constexpr int kCounters = kUniformBlock / 4;
+  float unit[kUniformBlock];
   const std::uint64_t seed = sequence.seed;  // copies, or the loop does not vectorise
   const std::uint64_t stream = sequence.stream;
   while (first < last) {
@@ -29,7 +32,7 @@ void for_each_uniform_block(const RandomSequence& sequence, std::int64_t first, 
       unit[4 * g + 3] = uniform_from_bits(words.word[3]);
     }
     const auto skip = static_cast<std::int64_t>(number % 4);
-    const std::int64_t count = std::min<std::int64_t>(last - first, 4 * kCounters - skip);
+    const std::int64_t count = std::min<std::int64_t>(last - first, kUniformBlock - skip);
     body(first, count, static_cast<const float*>(unit + skip));
     first += count;
   }
