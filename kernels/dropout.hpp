@@ -1,5 +1,6 @@
 #pragma once
 
+#include "engine/host_device.hpp"
 #include "kernels/op.hpp"
 #include "kernels/random.hpp"
 
@@ -17,12 +18,25 @@ struct Dropout {
 
 CINNABAR_OP(Dropout, dropout);
 
-/// 1 / (1 - p), 0 where p is 1.
-inline double dropout_scale(double p) {
-  return p < 1.0 ? 1.0 / (1.0 - p) : 0.0;
+/// What becomes of an element, given its number of the sequence.
+template <class T>
+struct DropoutMask {
+  float threshold;
+  T scale;  ///< 1 / (1 - p), 0 where p is 1
+
+  CINNABAR_HD T apply(float unit, T value) const {
+    const T kept = value * scale;
+    return unit >= threshold ? kept : T(0);
+  }
+};
+
+template <class T>
+DropoutMask<T> dropout_mask(double p) {
+  return {static_cast<float>(p), static_cast<T>(p < 1.0 ? 1.0 / (1.0 - p) : 0.0)};
 }
 
-/// Checks the tensors, p in [0, 1] and the offset. Throws Error.
+/// Check p in [0, 1] and the offset, and the tensors too. Throw Error.
+void check_dropout_sequence(const char* op, const RandomSequence& sequence, double p);
 void check_dropout(const RandomSequence& sequence, double p, const Tensor& x, const Tensor& y);
 
 }  // namespace cinnabar

@@ -1,5 +1,7 @@
 #include "kernels/epilogue.hpp"
 
+#include "kernels/dropout.hpp"
+
 namespace cinnabar {
 
 namespace {
@@ -44,10 +46,7 @@ void check_epilogue(const Epilogue& epilogue, const Tensor& y) {
     CINNABAR_CHECK(epilogue.slope >= 0.0 && epilogue.slope < 1e30, kOp, "slope ", epilogue.slope,
                    " is not at least 0: prelu takes any");
   }
-  CINNABAR_CHECK(epilogue.dropout >= 0.0 && epilogue.dropout <= 1.0, kOp, "dropout probability ",
-                 epilogue.dropout, " is not in [0, 1]");
-  CINNABAR_CHECK(epilogue.sequence.offset <= std::uint64_t{1} << 62, kOp, "offset ", epilogue.sequence.offset,
-                 " is above 2^62");
+  check_dropout_sequence(kOp, epilogue.sequence, epilogue.dropout);
   if (epilogue.before.defined()) require_image(epilogue.before, y);
 }
 

@@ -33,17 +33,6 @@ CINNABAR_HD T activation_gradient(Activation activation, T grad, T saved, T slop
   }
 }
 
-/// Which elements dropout keeps, and by what they are multiplied.
-template <class T>
-struct DropoutMask {
-  RandomSequence sequence;
-  float threshold;
-  T scale;
-  bool drops;  ///< false: everything is kept as it is
-
-  CINNABAR_HD T apply(float unit, T value) const { return unit >= threshold ? value * scale : T(0); }
-};
-
 /// An epilogue as its kernels see it.
 template <class T>
 struct EpilogueMath {
@@ -52,11 +41,13 @@ struct EpilogueMath {
   std::int64_t weight_stride;  ///< 0 for one weight for all channels
   T slope;
   Activation activation;
+  bool drops;  ///< false: everything is kept as it is
   DropoutMask<T> mask;
+  RandomSequence sequence;  ///< of the mask
   T* before;
 
   bool does_nothing() const {
-    return bias == nullptr && activation == Activation::none && !mask.drops && before == nullptr;
+    return bias == nullptr && activation == Activation::none && !drops && before == nullptr;
   }
   CINNABAR_HD T bias_of(std::int64_t channel) const { return bias == nullptr ? T(0) : bias[channel]; }
   CINNABAR_HD T slope_of(std::int64_t channel) const {
@@ -74,8 +65,9 @@ EpilogueMath<T> epilogue_math(const Epilogue& epilogue) {
   }
   math.slope = static_cast<T>(epilogue.slope);
   math.activation = epilogue.activation;
-  math.mask = {epilogue.sequence, static_cast<float>(epilogue.dropout),
-               static_cast<T>(dropout_scale(epilogue.dropout)), epilogue.dropout > 0.0};
+  math.drops = epilogue.dropout > 0.0;
+  math.mask = dropout_mask<T>(epilogue.dropout);
+  math.sequence = epilogue.sequence;
   if (Tensor before = epilogue.before; before.defined()) math.before = before.data<T>();
   return math;
 }
@@ -110,7 +102,7 @@ CINNABAR_HD T epilogue_value(const EpilogueMath<T>& math, std::int64_t channel, 
   const T z = x + math.bias_of(channel);
   if (math.before != nullptr) math.before[index] = z;
   const T a = activation_value(math.activation, z, math.slope_of(channel));
-  return math.mask.drops ? math.mask.apply(uniform.at(math.mask.sequence, index), a) : a;
+  return math.drops ? math.mask.apply(uniform.at(math.sequence, index), a) : a;
 }
 
 }  // namespace cinnabar

@@ -37,25 +37,25 @@ ConvWindow conv_squares(std::int64_t kernel, std::int64_t padding, std::int64_t 
   return window_of({1, kernel, kernel}, {0, padding, padding}, {1, stride, stride});
 }
 
-Conv3dLayer::Conv3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window, Generator& generator,
-                         bool with_bias)
-    : options_(window.options) {
-  const Shape shape = weight_shape("conv3d", out, in, window);
+ConvolutionLayer::ConvolutionLayer(const Shape& shape, std::int64_t out, const ConvWindow& window,
+                                   Generator& generator, bool with_bias)
+    : window_(window) {
   weight = add_parameter("weight", uniform_by_fan(shape, fan_in(shape), generator));
   if (with_bias) bias = add_parameter("bias", uniform_by_fan({out}, fan_in(shape), generator));
 }
 
+Conv3dLayer::Conv3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window, Generator& generator,
+                         bool with_bias)
+    : ConvolutionLayer(weight_shape("conv3d", out, in, window), out, window, generator, with_bias) {}
+
 Variable Conv3dLayer::forward_and(const Variable& x, const JoinEpilogue& join) {
-  const Shape output = conv3d_output_shape(x.shape(), weight.shape(), options_);
-  return conv3d(x, weight, joined(bias, join, output), options_);
+  const Shape output = conv3d_output_shape(x.shape(), weight.shape(), window_.options);
+  return conv3d(x, weight, joined(bias, join, output), window_.options);
 }
 
 ConvTranspose3dLayer::ConvTranspose3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window,
                                            Generator& generator, bool with_bias)
-    : window_(window) {
-  const Shape shape = weight_shape("conv_transpose3d", in, out, window);
-  weight = add_parameter("weight", uniform_by_fan(shape, fan_in(shape), generator));
-  if (with_bias) bias = add_parameter("bias", uniform_by_fan({out}, fan_in(shape), generator));
+    : ConvolutionLayer(weight_shape("conv_transpose3d", in, out, window), out, window, generator, with_bias) {
 }
 
 Variable ConvTranspose3dLayer::forward_and(const Variable& x, const JoinEpilogue& join) {

@@ -18,35 +18,35 @@ struct ConvWindow {
 ConvWindow conv_cubes(std::int64_t kernel, std::int64_t padding = 0, std::int64_t stride = 1);
 ConvWindow conv_squares(std::int64_t kernel, std::int64_t padding = 0, std::int64_t stride = 1);
 
-/// Convolution of [N, C, D, H, W]: weight [out, in / groups, kernel], bias [out]. Both start uniform in
-/// +-1 / sqrt(in / groups taps), as in PyTorch. Conventions of kernels/conv3d.hpp. In a Sequential,
-/// activation and dropout behind it are computed in the same pass.
-class Conv3dLayer : public EpilogueLayer {
+/// The weight and bias of a convolution, both uniform in +-1 / sqrt(weight's fan) at the start, as in
+/// PyTorch.
+class ConvolutionLayer : public EpilogueLayer {
+ public:
+  Variable weight;
+  Variable bias;  ///< undefined without bias
+
+ protected:
+  ConvolutionLayer(const Shape& shape, std::int64_t out, const ConvWindow& window, Generator& generator,
+                   bool with_bias);
+  const ConvWindow window_;
+};
+
+/// Convolution of [N, C, D, H, W]: weight [out, in / groups, kernel], bias [out]; the fan is in / groups
+/// taps. Conventions of kernels/conv3d.hpp. In a Sequential, activation and dropout behind it are computed in
+/// the same pass.
+class Conv3dLayer : public ConvolutionLayer {
  public:
   Conv3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window, Generator& generator,
               bool with_bias = true);
   Variable forward_and(const Variable& x, const JoinEpilogue& join) override;
-
-  Variable weight;
-  Variable bias;  ///< undefined without bias
-
- private:
-  Conv3dOptions options_;
 };
 
-/// The transposed convolution: weight [in, out / groups, kernel]; starts uniform in
-/// +-1 / sqrt(out / groups taps), as in PyTorch.
-class ConvTranspose3dLayer : public EpilogueLayer {
+/// The transposed convolution: weight [in, out / groups, kernel]; the fan is out / groups taps.
+class ConvTranspose3dLayer : public ConvolutionLayer {
  public:
   ConvTranspose3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window, Generator& generator,
                        bool with_bias = true);
   Variable forward_and(const Variable& x, const JoinEpilogue& join) override;
-
-  Variable weight;
-  Variable bias;  ///< undefined without bias
-
- private:
-  ConvWindow window_;
 };
 
 }  // namespace cinnabar

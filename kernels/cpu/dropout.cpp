@@ -11,10 +11,9 @@ constexpr std::int64_t kGrain = 1 << 14;
 
 void apply(const RandomSequence& sequence, double p, const Tensor& x, Tensor& y) {
   check_dropout(sequence, p, x, y);
-  const auto threshold = static_cast<float>(p);
   dispatch_floating("dropout", x.dtype(), [&](auto element) {
     using T = decltype(element);
-    const T scale = static_cast<T>(dropout_scale(p));
+    const DropoutMask<T> mask = dropout_mask<T>(p);
     const T* const in = x.data<T>();
     T* const out = y.data<T>();
     parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -22,8 +21,7 @@ void apply(const RandomSequence& sequence, double p, const Tensor& x, Tensor& y)
                              [=](std::int64_t first, std::int64_t count, const float* unit) {
 #pragma omp simd
                                for (std::int64_t i = 0; i < count; ++i) {
-                                 const T kept = in[first + i] * scale;
-                                 out[first + i] = unit[i] >= threshold ? kept : T(0);
+                                 out[first + i] = mask.apply(unit[i], in[first + i]);
                                }
                              });
     });

@@ -82,20 +82,20 @@ template <class T>
 Sums backward_part(const EpilogueMath<T>& math, std::int64_t channel, std::int64_t index, std::int64_t count,
                    const T* grad, const T* saved, T* out) {
   const T slope = math.slope_of(channel);
-  if (!math.mask.drops) return activation_backward(math, slope, count, grad, saved, out);
+  if (!math.drops) return activation_backward(math, slope, count, grad, saved, out);
   Sums sums;
-  for_each_uniform_block(math.mask.sequence, index, index + count,
-                         [&](std::int64_t first, std::int64_t length, const float* unit) {
-                           T kept[kUniformBlock];
-                           const std::int64_t at = first - index;
-                           for (std::int64_t i = 0; i < length; ++i) {
-                             kept[i] = math.mask.apply(unit[i], grad[at + i]);
-                           }
-                           const Sums part = activation_backward(
-                               math, slope, length, kept, saved == nullptr ? nullptr : saved + at, out + at);
-                           sums.bias += part.bias;
-                           sums.weight += part.weight;
-                         });
+  for_each_uniform_block(
+      math.sequence, index, index + count, [&](std::int64_t first, std::int64_t length, const float* unit) {
+        T kept[kUniformBlock];
+        const std::int64_t at = first - index;
+        for (std::int64_t i = 0; i < length; ++i) {
+          kept[i] = math.mask.apply(unit[i], grad[at + i]);
+        }
+        const Sums part =
+            activation_backward(math, slope, length, kept, saved == nullptr ? nullptr : saved + at, out + at);
+        sums.bias += part.bias;
+        sums.weight += part.weight;
+      });
   return sums;
 }
 

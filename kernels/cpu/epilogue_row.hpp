@@ -29,8 +29,8 @@ void epilogue_row(const EpilogueMath<T>& math, std::int64_t channel, std::int64_
     default:
       activate([] { return Activation::prelu; });
   }
-  if (!math.mask.drops) return;
-  for_each_uniform_block(math.mask.sequence, index, index + count,
+  if (!math.drops) return;
+  for_each_uniform_block(math.sequence, index, index + count,
                          [&](std::int64_t first, std::int64_t block, const float* unit) {
                            T* values = y + (first - index);
                            for (std::int64_t i = 0; i < block; ++i) {

@@ -178,19 +178,8 @@ __global__ void __launch_bounds__(kThreads)
   float sums[kRowsEach][8] = {};
   const int total = gather.channels * depth.taps * height.taps * width.taps;
   const int stages = (total + kDepth - 1) / kDepth;
-  if (stages > 0) {
-    cursor.advance(first_k, gather);
-    load();
-    store(0);
-    __syncthreads();
-  }
-  for (int stage = 0; stage < stages; ++stage) {
-    const int now = stage % 2;
-    if (stage + 1 < stages) load();
-    multiply_stage<kRowsEach>(a_tile + now * kAStage, b_tile + now * kBStage, sums);
-    if (stage + 1 < stages) store(1 - now);
-    __syncthreads();
-  }
+  if (stages > 0) cursor.advance(first_k, gather);
+  multiply_stages<kRowsEach>(stages, a_tile, b_tile, load, store, sums);
 
 #pragma unroll
   for (int j = 0; j < 8; ++j) {

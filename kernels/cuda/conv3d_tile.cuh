@@ -42,6 +42,26 @@ __device__ __forceinline__ void multiply_stage(SharedPointer<float> a, SharedPoi
   }
 }
 
+/// Adds up `stages` products of tiles. `load` reads the next stage into registers, `store(which)` puts it
+/// into one of the two stages of shared memory: the next one is loaded while this one is multiplied.
+template <int kRowsEach, class Load, class Store>
+__device__ __forceinline__ void multiply_stages(int stages, SharedPointer<float> a, SharedPointer<float> b,
+                                                const Load& load, const Store& store,
+                                                float (&sums)[kRowsEach][8]) {
+  if (stages > 0) {
+    load();
+    store(0);
+    __syncthreads();
+  }
+  for (int stage = 0; stage < stages; ++stage) {
+    const int now = stage % 2;
+    if (stage + 1 < stages) load();
+    multiply_stage<kRowsEach>(a + now * kDepth * kRowPitch<kRowsEach>, b + now * kDepth * kColumnPitch, sums);
+    if (stage + 1 < stages) store(1 - now);
+    __syncthreads();
+  }
+}
+
 /// The column of a tile in which this thread keeps its j-th result.
 __device__ __forceinline__ int column_of_result(int j) {
   return j / 4 * (kColumns / 2) + static_cast<int>(threadIdx.x) % 16 * 4 + j % 4;

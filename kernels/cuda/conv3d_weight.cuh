@@ -131,16 +131,7 @@ __global__ void __launch_bounds__(kThreads)
 
   float sums[kRowsEach][8] = {};
   const int stages = (end - begin + kDepth - 1) / kDepth;
-  load();
-  store(0);
-  __syncthreads();
-  for (int stage = 0; stage < stages; ++stage) {
-    const int now = stage % 2;
-    if (stage + 1 < stages) load();
-    multiply_stage<kRowsEach>(a_tile + now * kAStage, b_tile + now * kBStage, sums);
-    if (stage + 1 < stages) store(1 - now);
-    __syncthreads();
-  }
+  multiply_stages<kRowsEach>(stages, a_tile, b_tile, load, store, sums);
 
   float* mine = partial + (std::int64_t{part} * s.groups + group) * s.rows * s.columns;
 #pragma unroll

@@ -17,7 +17,7 @@ constexpr int kBlock = 256;
 /// A thread owns one counter; `skip` numbers of the first one come before the tensor.
 // budget: <=32 registers, 0 B shared, 256 threads, occupancy >= 1.0
 __global__ void __launch_bounds__(kBlock)
-    dropout_counter_kernel(RandomSequence sequence, float threshold, float scale, std::int64_t skip,
+    dropout_counter_kernel(RandomSequence sequence, DropoutMask<float> mask, std::int64_t skip,
                            std::int64_t count, const float* x, float* y) {
   const std::int64_t counter = thread_index();
   const std::int64_t first = 4 * counter - skip;
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kBlock)
   for (int w = 0; w < 4; ++w) {
     const std::int64_t i = first + w;
     if (i < 0 || i >= count) continue;
-    y[i] = uniform_from_bits(words.word[w]) >= threshold ? x[i] * scale : 0.0f;
+    y[i] = mask.apply(uniform_from_bits(words.word[w]), x[i]);
   }
 }
 
@@ -39,8 +39,7 @@ void apply(const RandomSequence& sequence, double p, const Tensor& x, Tensor& y)
   if (count == 0) return;
   const auto skip = static_cast<std::int64_t>(sequence.offset % 4);
   launch(kOp, dropout_counter_kernel, cover((skip + count + 3) / 4, kBlock), x.device(), sequence,
-         static_cast<float>(p), static_cast<float>(dropout_scale(p)), skip, count, x.data<float>(),
-         y.data<float>());
+         dropout_mask<float>(p), skip, count, x.data<float>(), y.data<float>());
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kBlock)
           ++image;
         }
         float grad = grad_y[i];
-        if (math.mask.drops) grad = math.mask.apply(uniform.at(math.mask.sequence, i), grad);
+        if (math.drops) grad = math.mask.apply(uniform.at(math.sequence, i), grad);
         const float z = saved == nullptr ? 0.0f : saved[i];
         const float value = activation_gradient(math.activation, grad, z, slope);
         if (!(z > 0.0f)) weight += grad * z;
