@@ -10,16 +10,20 @@
 
 namespace cinnabar {
 
-/// Layers one after another, named "0", "1", ... as PyTorch names them.
+/// Layers one after another, named "0", "1", ... as PyTorch names them, or by names of their own.
 class Sequential : public Layer {
  public:
   /// Makes a layer in place at the end and returns it.
   template <class T, class... Arguments>
   T& add(Arguments&&... arguments) {
+    return add_named<T>(std::to_string(layers_.size()), std::forward<Arguments>(arguments)...);
+  }
+  template <class T, class... Arguments>
+  T& add_named(const std::string& name, Arguments&&... arguments) {
     static_assert(std::is_base_of_v<Layer, T>);
     auto layer = std::make_unique<T>(std::forward<Arguments>(arguments)...);
     T& added = *layer;
-    add_child(std::to_string(layers_.size()), added);
+    add_child(name, added);
     layers_.push_back(std::move(layer));
     return added;
   }
