@@ -1,0 +1,245 @@
+#include "models/quicksilver_file.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "engine/safetensors.hpp"
+
+namespace cinnabar {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kMetadataKey = "quicksilver";
+constexpr std::int64_t kFormat = 1;
+constexpr std::size_t kMaxDescription = 1 << 20;  ///< characters
+constexpr int kMaxDepth = 4;                      ///< of nested objects: damage could ask for deep recursion
+constexpr std::int64_t kMaxPatch = 1024;          ///< extents beyond it are a damaged number
+constexpr std::int64_t kMaxSteps = 100'000;
+
+/// A value of the file for a message: short and on one line, whatever it holds.
+std::string shown(const json& value) {
+  constexpr std::size_t kLongest = 60;
+  if (value.is_structured()) return value.type_name();
+  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
+}
+
+/// Refuses anything but an object of exactly these entries.
+void require_entries(const json& object, const char* what, std::initializer_list<const char*> keys) {
+  if (!object.is_object()) fail_input("'", what, "' is not an object");
+  for (const char* key : keys) {
+    if (!object.contains(key)) fail_input("'", what, "' lacks '", key, "'");
+  }
+  for (const auto& [key, value] : object.items()) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+      fail_input("'", what, "' has the unknown entry ", shown(key));
+    }
+  }
+}
+
+double number_between(const json& object, const char* key, double least, double most) {
+  const json& value = object[key];
+  const double number = value.is_number() ? value.get<double>() : std::nan("");
+  if (!(number >= least && number <= most)) {
+    fail_input("'", key, "' is ", shown(value), ", not a number in [", least, ", ", most, "]");
+  }
+  return number;
+}
+
+std::int64_t whole_number(const json& value, const char* key, std::int64_t least, std::int64_t most) {
+  const bool fits = value.is_number_integer() && value.get<double>() >= static_cast<double>(least) &&
+                    value.get<double>() <= static_cast<double>(most);
+  if (!fits) {
+    fail_input("'", key, "' is ", shown(value), ", not a whole number in [", least, ", ", most, "]");
+  }
+  return value.get<std::int64_t>();
+}
+
+std::string text_of(QuicksilverRole role) {
+  return role == QuicksilverRole::correction ? "correction" : "prediction";
+}
+
+QuicksilverRole role_of(const json& value) {
+  for (const QuicksilverRole role : {QuicksilverRole::prediction, QuicksilverRole::correction}) {
+    if (value == text_of(role)) return role;
+  }
+  fail_input("'role' is ", shown(value), ", not \"prediction\" or \"correction\"");
+}
+
+json to_json(const QuicksilverOptions& options) {
+  return {{"features", options.features},
+          {"patch", {options.patch[0], options.patch[1], options.patch[2]}},
+          {"dropout", options.dropout}};
+}
+
+QuicksilverOptions options_from_json(const json& object) {
+  require_entries(object, "network", {"features", "patch", "dropout"});
+  QuicksilverOptions options;
+  options.features = whole_number(object["features"], "features", 1, 1 << 20);
+  const json& patch = object["patch"];
+  if (!patch.is_array() || patch.size() != 3) fail_input("'patch' is not a list of three extents");
+  options.patch =
+      Shape{whole_number(patch[0], "patch", 3, kMaxPatch), whole_number(patch[1], "patch", 3, kMaxPatch),
+            whole_number(patch[2], "patch", 3, kMaxPatch)};
+  options.dropout = number_between(object, "dropout", 0.0, 1.0);
+  if (options.dropout == 1.0) fail_input("'dropout' drops everything");
+  return options;
+}
+
+std::string to_text(const QuicksilverDescription& description) {
+  const json object = {{"format", kFormat},
+                       {"network", to_json(description.network)},
+                       {"role", text_of(description.role)},
+                       {"momenta", to_json(description.momenta)},
+                       {"notes", description.notes}};
+  return object.dump(-1, ' ', true, json::error_handler_t::replace);
+}
+
+QuicksilverDescription description_from(const std::string& text) {
+  if (text.size() > kMaxDescription) fail_input("the description has ", text.size(), " characters");
+  const auto shallow = [](int depth, json::parse_event_t, const json&) {
+    if (depth > kMaxDepth) fail_input("the description is nested too deeply");
+    return true;
+  };
+  const json object = json::parse(text, shallow, false);
+  if (object.is_discarded()) fail_input("the description is not valid JSON");
+  require_entries(object, "description", {"format", "network", "role", "momenta", "notes"});
+  if (object["format"] != kFormat) {
+    fail_input("the description has format ", shown(object["format"]), "; this version reads ", kFormat);
+  }
+  QuicksilverDescription description;
+  description.network = options_from_json(object["network"]);
+  description.role = role_of(object["role"]);
+  description.momenta = momentum_model_from_json(object["momenta"]);
+  if (!object["notes"].is_object()) fail_input("'notes' is not an object");
+  for (const auto& [key, note] : object["notes"].items()) {
+    if (!note.is_string()) fail_input("a note is not a string");
+    description.notes[key] = note.get<std::string>();
+  }
+  return description;
+}
+
+/// Features of a network with these weights. Two tensors are compared before anything is allocated: the
+/// second one holds a third of all weights, so no file can ask for much more memory than it has.
+std::int64_t features_of(const SafeTensors& weights) {
+  const auto tensor = [&weights](const char* name) -> const Tensor& {
+    const auto found = weights.tensors.find(name);
+    if (found == weights.tensors.end()) fail_input("it has no tensor ", name);
+    return found->second;
+  };
+  const Shape& input = tensor("encoder_m_1.conv_input.weight").shape();
+  const Shape& largest = tensor("decoder_x_1.conv_inblock1.weight").shape();
+  const std::int64_t features = input.rank() == 5 ? input[0] : 0;
+  if (features < 1 || input != Shape{features, 1, 3, 3, 3} ||
+      largest != Shape{4 * features, 4 * features, 3, 3, 3}) {
+    fail_input("its tensors have other shapes: ", input, " and ", largest);
+  }
+  return features;
+}
+
+template <class T>
+bool all_finite(const Tensor& tensor) {
+  const T* first = tensor.data<T>();
+  return std::all_of(first, first + tensor.numel(),
+                     [](T value) { return std::isfinite(static_cast<float>(value)); });
+}
+
+bool is_finite(const Tensor& tensor) {
+  switch (tensor.dtype()) {
+    case DType::f16:
+      return all_finite<Half>(tensor);
+    case DType::bf16:
+      return all_finite<BFloat16>(tensor);
+    default:
+      return all_finite<float>(tensor);
+  }
+}
+
+LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& weights, std::uint64_t seed) {
+  const std::int64_t features = features_of(weights);
+  if (features != description.network.features) {
+    fail_input("it says ", description.network.features, " features but has weights of ", features);
+  }
+  description.network.seed = seed;
+  auto network = std::make_unique<Quicksilver>(description.network);
+  network->load_state(weights);
+  for (const auto& [name, parameter] : network->named_parameters()) {
+    if (!is_finite(parameter.value())) fail_input(name, " holds values that are not finite");
+  }
+  return {std::move(network), std::move(description)};
+}
+
+}  // namespace
+
+json to_json(const MomentumModel& model) {
+  return {{"alpha", model.fluid.alpha},
+          {"beta", model.fluid.beta},
+          {"gamma", model.fluid.gamma},
+          {"power", model.fluid.power},
+          {"sigma", model.sigma},
+          {"time_steps", model.time_steps},
+          {"inverse_iterations", model.inverse_iterations},
+          {"spacing_mm", model.spacing_mm},
+          {"head_voxels", model.head_voxels}};
+}
+
+MomentumModel momentum_model_from_json(const json& object) {
+  constexpr double kLarge = 1e12;
+  require_entries(object, "model",
+                  {"alpha", "beta", "gamma", "power", "sigma", "time_steps", "inverse_iterations",
+                   "spacing_mm", "head_voxels"});
+  MomentumModel model;
+  model.fluid.alpha = number_between(object, "alpha", 0.0, kLarge);
+  model.fluid.beta = number_between(object, "beta", 0.0, kLarge);
+  model.fluid.gamma = number_between(object, "gamma", 0.0, kLarge);
+  model.fluid.power = static_cast<int>(whole_number(object["power"], "power", 1, 4));
+  model.sigma = number_between(object, "sigma", 0.0, kLarge);
+  model.time_steps = static_cast<int>(whole_number(object["time_steps"], "time_steps", 1, kMaxSteps));
+  model.inverse_iterations =
+      static_cast<int>(whole_number(object["inverse_iterations"], "inverse_iterations", 1, kMaxSteps));
+  model.spacing_mm = number_between(object, "spacing_mm", 0.0, kLarge);
+  model.head_voxels = number_between(object, "head_voxels", 0.0, kLarge);
+  return model;
+}
+
+void save_quicksilver(const std::filesystem::path& path, const Quicksilver& network,
+                      const QuicksilverDescription& description, DType storage) {
+  CINNABAR_CHECK(storage == DType::f32 || storage == DType::f16 || storage == DType::bf16, "save_quicksilver",
+                 "stores f32, f16 or bf16, not ", storage);
+  SafeTensors content = network.state();
+  for (auto& [name, tensor] : content.tensors) {
+    tensor = tensor.to(storage);
+    if (!is_finite(tensor)) {
+      fail_input(path.string(), ": cannot write: ", name, " is not finite as ", storage,
+                 "; store f32, or train with a smaller learning rate where f32 fails too");
+    }
+  }
+  QuicksilverDescription stored = description;
+  stored.network = network.options();
+  content.metadata[kMetadataKey] = to_text(stored);
+  save_safetensors(path, content);
+}
+
+LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed) {
+  const SafeTensors content = load_safetensors(path);
+  try {
+    const auto text = content.metadata.find(kMetadataKey);
+    QuicksilverDescription description;
+    if (text != content.metadata.end()) {
+      description = description_from(text->second);
+    } else {
+      description.network.features = features_of(content);
+    }
+    return build(std::move(description), content, seed);
+  } catch (const InputError& error) {
+    fail_input(path.string(), ": not a network of Quicksilver: ", error.what(),
+               "; make one with cinnabar train or cinnabar convert");
+  }
+}
+
+}  // namespace cinnabar
