@@ -23,22 +23,24 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// How positions are cut into blocks and input channels into chunks; the same for every number of threads.
+/// How positions are cut into blocks and input channels into chunks; the same for every number of threads and
+/// every batch: BLAS rounds differently where its extents differ, and an image's bits must not depend on the
+/// others.
 struct Blocking {
   std::int64_t positions;  ///< in a block
   std::int64_t blocks;
   std::int64_t channels;  ///< in a chunk
   std::int64_t chunks;
 
-  Blocking(const Conv3dShape& s, std::int64_t element_bytes, std::int64_t other_tasks, bool cut_channels) {
+  Blocking(const Conv3dShape& s, std::int64_t element_bytes, bool cut_channels) {
     const std::int64_t volume = s.out_volume();
-    const std::int64_t parts = cut_channels ? 1 : divide_up(kTasks, other_tasks);
+    const std::int64_t parts = cut_channels ? 1 : divide_up(kTasks, s.groups);
     const std::int64_t wanted = std::min(std::max(divide_up(volume, parts), kPositions / 4), kPositions);
     blocks = divide_up(volume, wanted);
     positions = std::min(volume, divide_up(divide_up(volume, blocks), 16) * 16);
     blocks = divide_up(volume, positions);
     channels = std::max<std::int64_t>(1, kColumnBytes / element_bytes / (positions * s.taps()));
-    if (cut_channels) channels = std::min(channels, divide_up(s.in_channels, divide_up(kTasks, other_tasks)));
+    if (cut_channels) channels = std::min(channels, divide_up(s.in_channels, divide_up(kTasks, s.groups)));
     channels = std::min(channels, s.in_channels);
     chunks = divide_up(s.in_channels, channels);
     channels = divide_up(s.in_channels, chunks);
@@ -139,7 +141,7 @@ void forward(const Conv3dShape& s, const T* input, const T* weight, const Epilog
              T* output) {
   use_one_blas_thread();
   const std::int64_t images = s.batch * s.groups, volume = s.out_volume();
-  const Blocking cut(s, sizeof(T), images, false);
+  const Blocking cut(s, sizeof(T), false);
   parallel_for(images * cut.blocks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
     const Scratch<T> columns(cut.channels * s.taps() * cut.positions);
     for (std::int64_t task = first_task; task < last_task; ++task) {
@@ -167,7 +169,7 @@ void backward_input(const Conv3dShape& s, const T* grad_output, const T* weight,
                     const EpilogueMath<T>& epilogue, T* grad_input) {
   use_one_blas_thread();
   const std::int64_t images = s.batch * s.groups, volume = s.out_volume();
-  const Blocking cut(s, sizeof(T), images, true);
+  const Blocking cut(s, sizeof(T), true);
   // A task owns a chunk of input channels of one image, so that no two add to one voxel.
   parallel_for(images * cut.chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
     const Scratch<T> columns(cut.channels * s.taps() * cut.positions);
@@ -197,7 +199,7 @@ template <class T>
 void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input, T* grad_weight) {
   use_one_blas_thread();
   const std::int64_t volume = s.out_volume(), size = s.groups * s.out_channels * s.depth();
-  const Blocking cut(s, sizeof(T), s.groups, true);
+  const Blocking cut(s, sizeof(T), true);
   // Where weights alone give few tasks, the blocks of all images are cut into parts that are summed
   // afterwards.
   const std::int64_t blocks = s.batch * cut.blocks, pieces = s.groups * cut.chunks;
