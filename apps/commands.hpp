@@ -24,8 +24,7 @@ void add_apply(CLI::App& app);
 void add_jacobian(CLI::App& app);
 void add_measure(CLI::App& app);
 void add_info(CLI::App& app);
-void add_register(CLI::App& app);
-void add_selftest(CLI::App& app);
 void add_mirror(CLI::App& app);
+void add_momenta(CLI::App& app);
 
 }  // namespace cinnabar::apps

@@ -113,6 +113,7 @@ int run(int count, char** words) {
   add_info(app);
   add_selftest(app);
   add_mirror(app);
+  add_momenta(app);
   return parse_and_run(app, arguments(count, words));
 }
 

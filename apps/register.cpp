@@ -3,15 +3,14 @@
 #include <fmt/core.h>
 #include <omp.h>
 
-#include <cmath>
 #include <memory>
 #include <optional>
-#include <sstream>
 
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
 #include "apps/progress.hpp"
+#include "apps/schedule.hpp"
 #include "registration/affine_transform.hpp"
 #include "registration/nifti.hpp"
 #include "registration/outputs.hpp"
@@ -33,46 +32,6 @@ struct RegisterArguments {
   RegistrationOptions options;
 };
 
-/// "100x60x30" as numbers; every part must be a number not below `least`.
-std::vector<double> parse_schedule(const std::string& option, const std::string& text, double least) {
-  std::vector<double> values;
-  std::stringstream parts(text);
-  for (std::string part; std::getline(parts, part, 'x');) {
-    std::size_t used = 0;
-    double value = 0.0;
-    try {
-      value = std::stod(part, &used);
-    } catch (const std::exception&) {
-      used = 0;
-    }
-    if (used == 0 || used != part.size() || !(value >= least)) {
-      fail_input(option, " '", text, "' is not a schedule: use numbers joined by x, such as 100x60x30");
-    }
-    values.push_back(value);
-  }
-  if (values.empty()) fail_input(option, " is empty: use numbers joined by x, such as 100x60x30");
-  return values;
-}
-
-std::vector<Level> schedule(const RegisterArguments& arguments) {
-  const std::vector<double> iterations = parse_schedule("--iterations", arguments.iterations, 0.0);
-  std::vector<double> shrink, smoothing;
-  if (!arguments.shrink.empty()) shrink = parse_schedule("--shrink", arguments.shrink, 1.0);
-  if (!arguments.smoothing.empty()) smoothing = parse_schedule("--smoothing", arguments.smoothing, 0.0);
-  if ((!shrink.empty() && shrink.size() != iterations.size()) ||
-      (!smoothing.empty() && smoothing.size() != iterations.size())) {
-    fail_input("--iterations, --shrink and --smoothing must name the same number of levels");
-  }
-  std::vector<Level> levels;
-  for (std::size_t i = 0; i < iterations.size(); ++i) {
-    const double factor =
-        shrink.empty() ? std::ldexp(1.0, static_cast<int>(iterations.size() - 1 - i)) : shrink[i];
-    const double sigma = smoothing.empty() ? (factor > 1.0 ? 0.45 * factor : 0.0) : smoothing[i];
-    levels.push_back({factor, sigma, static_cast<int>(iterations[i])});
-  }
-  return levels;
-}
-
 Similarity parse_similarity(const std::string& name) {
   return name == "ncc" ? Similarity::ncc : name == "lncc" ? Similarity::lncc : Similarity::ssd;
 }
@@ -83,12 +42,12 @@ AffineModel parse_affine(const std::string& name) {
 
 RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fixed, Device device) {
   RegistrationOptions options = arguments.options;
-  const Geometry grid = registration_grid(fixed, options.preparation.resolution_mm);
+  const Geometry grid = registration_grid(fixed, options.preparation);
   set_matching_scale(options.matching, grid.spacing_mm()[0]);
   if (arguments.sigma) options.matching.sigma = *arguments.sigma;
   if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
   if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
-  options.levels = schedule(arguments);
+  options.levels = parse_levels({arguments.iterations, arguments.shrink, arguments.smoothing});
   options.matching.similarity = parse_similarity(arguments.similarity);
   options.affine.model = parse_affine(arguments.affine);
   options.affine.device = device;
@@ -103,7 +62,7 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
 }
 
 void print_plan(const Image& fixed, const RegistrationOptions& options, const DeviceChoice& choice) {
-  const Geometry grid = registration_grid(fixed, options.preparation.resolution_mm);
+  const Geometry grid = registration_grid(fixed, options.preparation);
   fmt::print("device          {} ({})\n", detail::concat(choice.device), choice.reason);
   fmt::print("fixed image     {}\n", describe(fixed.geometry));
   fmt::print("largest grid    {}\n", describe(grid));

@@ -21,8 +21,8 @@
 #include "layers/optimizer.hpp"
 #include "layers/sequential.hpp"
 #include "registration/canvas.hpp"
-#include "registration/mosaic.hpp"
 #include "registration/nifti.hpp"
+#include "registration/output_file.hpp"
 
 using namespace cinnabar;
 

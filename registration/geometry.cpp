@@ -32,6 +32,34 @@ std::int64_t voxels_to_cover(double count) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(count - 1e-4)));
 }
 
+/// The world axis a voxel axis is nearest to, and whether it points along it.
+struct NearestAxis {
+  std::size_t world_axis;
+  bool positive;
+};
+
+/// Of the six ways to match voxel axes with world axes, the one with the largest sum of cosines.
+std::array<NearestAxis, 3> nearest_axes(const Geometry& image) {
+  static constexpr std::array<std::array<std::size_t, 3>, 6> kOrders{
+      {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}};
+  const std::array<double, 9> cosines = image.direction();
+  double best = -1.0;
+  std::array<std::size_t, 3> chosen = kOrders[0];
+  for (const auto& order : kOrders) {
+    double sum = 0.0;
+    for (std::size_t axis = 0; axis < 3; ++axis) sum += std::abs(cosines[order[axis] * 3 + axis]);
+    if (sum > best + 1e-9) {
+      best = sum;
+      chosen = order;
+    }
+  }
+  std::array<NearestAxis, 3> result{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    result[axis] = {chosen[axis], cosines[chosen[axis] * 3 + axis] >= 0.0};
+  }
+  return result;
+}
+
 }  // namespace
 
 Shape Geometry::shape(std::int64_t channels) const {
@@ -64,24 +92,9 @@ Point Geometry::centre() const {
 }
 
 std::string Geometry::orientation() const {
-  // Of the six ways to match voxel axes with world axes, the one with the largest sum of cosines.
-  static constexpr std::array<std::array<std::size_t, 3>, 6> kOrders{
-      {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}};
-  const std::array<double, 9> cosines = direction();
-  double best = -1.0;
-  std::array<std::size_t, 3> chosen = kOrders[0];
-  for (const auto& order : kOrders) {
-    double sum = 0.0;
-    for (std::size_t axis = 0; axis < 3; ++axis) sum += std::abs(cosines[order[axis] * 3 + axis]);
-    if (sum > best + 1e-9) {
-      best = sum;
-      chosen = order;
-    }
-  }
   std::string letters;
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    const bool positive = cosines[chosen[axis] * 3 + axis] >= 0.0;
-    letters += (positive ? "RAS" : "LPI")[chosen[axis]];
+  for (const NearestAxis& nearest : nearest_axes(*this)) {
+    letters += (nearest.positive ? "RAS" : "LPI")[nearest.world_axis];
   }
   return letters;
 }
@@ -112,6 +125,24 @@ bool same_grid(const Geometry& a, const Geometry& b, double tolerance_voxels) {
     }
   }
   return true;
+}
+
+Geometry canonical(const Geometry& image) {
+  Geometry result = image;
+  Point first{};  // voxel of `image` where the result starts
+  const std::array<NearestAxis, 3> nearest = nearest_axes(image);
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const auto [world_axis, positive] = nearest[axis];
+    result.extent[world_axis] = image.extent[axis];
+    for (std::size_t row = 0; row < 3; ++row) {
+      const double step = image.voxel_to_world[row * 4 + axis];
+      result.voxel_to_world[row * 4 + world_axis] = positive ? step : -step;
+    }
+    if (!positive) first[axis] = static_cast<double>(image.extent[axis] - 1);
+  }
+  const Point origin = transform_point(image.voxel_to_world, first);
+  for (std::size_t row = 0; row < 3; ++row) result.voxel_to_world[row * 4 + 3] = origin[row];
+  return result;
 }
 
 Geometry isotropic_grid(const Geometry& image, double spacing_mm) {

@@ -40,6 +40,9 @@ Geometry axis_aligned_grid(const std::array<std::int64_t, 3>& extent, const Poin
 /// Equal extents, and no corner of one grid farther than `tolerance_voxels` from the other's.
 bool same_grid(const Geometry& a, const Geometry& b, double tolerance_voxels = 1e-2);
 
+/// The same voxel centres, counted along the axes that are nearest to right, anterior and superior.
+Geometry canonical(const Geometry& image);
+
 /// Isotropic voxels along the same directions, centred on the same field of view and covering all of it.
 Geometry isotropic_grid(const Geometry& image, double spacing_mm);
 

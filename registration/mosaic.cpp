@@ -233,10 +233,4 @@ std::vector<std::byte> draw_mosaic(const MosaicInput& input) {
   return canvas.to_png();
 }
 
-void write_bytes(const std::filesystem::path& path, const std::vector<std::byte>& bytes) {
-  OutputFile file(path);
-  file.write(bytes);
-  file.commit();
-}
-
 }  // namespace cinnabar::registration

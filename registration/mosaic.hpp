@@ -22,7 +22,4 @@ struct MosaicInput {
 /// scale of mm for all panels, legends below.
 std::vector<std::byte> draw_mosaic(const MosaicInput& input);
 
-/// Writes bytes under a temporary name and renames.
-void write_bytes(const std::filesystem::path& path, const std::vector<std::byte>& bytes);
-
 }  // namespace cinnabar::registration

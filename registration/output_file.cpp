@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "engine/error.hpp"
 #include "kernels/parallel.hpp"
@@ -140,6 +141,30 @@ void OutputFile::fail_write(int error) const {
   if (error == ENOSPC || error == EDQUOT) remedy = "; free some space or write elsewhere";
   if (error == EACCES || error == EROFS || error == EPERM) remedy = "; choose a folder you may write to";
   fail_input("cannot write '", path_.string(), "': ", std::strerror(error), remedy);
+}
+
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  OutputFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  OutputFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+std::string checksum(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> block(1 << 20);
+  uLong crc = crc32(0L, Z_NULL, 0);
+  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0) {
+    crc = crc32(crc, reinterpret_cast<const Bytef*>(block.data()), static_cast<uInt>(file.gcount()));
+  }
+  char text[9];
+  std::snprintf(text, sizeof text, "%08lx", crc);
+  return text;
 }
 
 }  // namespace cinnabar::registration

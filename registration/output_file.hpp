@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -37,5 +38,12 @@ class OutputFile {
   std::uint32_t crc_ = 0;
   std::uint32_t length_ = 0;  ///< modulo 2^32, as gzip's trailer wants it
 };
+
+/// A whole file at once.
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes);
+void write_text(const std::filesystem::path& path, std::string_view text);
+
+/// CRC-32 of a file's bytes, as 8 hexadecimal digits: enough to tell whether an input changed.
+std::string checksum(const std::filesystem::path& path);
 
 }  // namespace cinnabar::registration

@@ -2,11 +2,9 @@
 
 #include <sys/resource.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "registration/metrics.hpp"
@@ -74,19 +72,6 @@ std::size_t peak_memory_bytes(Device device) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
-}
-
-/// CRC-32 of a file's bytes, as 8 hexadecimal digits: enough to tell whether an input changed.
-std::string checksum(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> block(1 << 20);
-  uLong crc = crc32(0L, Z_NULL, 0);
-  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0) {
-    crc = crc32(crc, reinterpret_cast<const Bytef*>(block.data()), static_cast<uInt>(file.gcount()));
-  }
-  char text[9];
-  std::snprintf(text, sizeof text, "%08lx", crc);
-  return text;
 }
 
 std::string_view name_of(Similarity similarity) {
@@ -260,11 +245,7 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
         write_report(prefix + "report.html",
                      report_of(record, picture, ants_command(prefix, fixed.path, moving.path)));
       },
-      [&] {
-        OutputFile file(prefix + "run.json");
-        file.write(record.dump(2) + "\n");
-        file.commit();
-      }};
+      [&] { write_text(prefix + "run.json", record.dump(2) + "\n"); }};
   for (const auto& write : writers) {
     if (!keep_going())
       throw InterruptedRun("interrupted while writing; the files written so far are complete");

@@ -61,7 +61,9 @@ struct Box {
 
 /// The box with a margin on every side, also beyond the field of view: velocities must have died down at the
 /// faces of the grid, where fields count as zero outside.
-Geometry around(const Box& box, const Geometry& grid, int margin) {
+Geometry around(const Box& box, const Geometry& grid, double margin_mm) {
+  const auto margin =
+      std::max<std::int64_t>(3, static_cast<std::int64_t>(std::ceil(margin_mm / grid.spacing_mm()[0])));
   std::array<std::int64_t, 3> first{}, extent{};
   for (std::size_t d = 0; d < 3; ++d) {
     if (box.last[d] < 0) return grid;
@@ -73,16 +75,28 @@ Geometry around(const Box& box, const Geometry& grid, int margin) {
 
 }  // namespace
 
-Geometry registration_grid(const Image& fixed, double resolution_mm) {
-  const Point spacing = fixed.geometry.spacing_mm();
-  const double finest = std::min({spacing[0], spacing[1], spacing[2]});
-  return isotropic_grid(fixed.geometry, resolution_mm > 0.0 ? resolution_mm : finest);
+double head_volume_mm3(const Image& image) {
+  const Tensor scaled = scaled_to_unit(image.voxels);
+  const float* value = scaled.data<float>();
+  const auto voxels = std::count_if(value, value + scaled.numel(), [](float v) { return v > kForeground; });
+  return static_cast<double>(voxels) * std::abs(image.geometry.determinant());
+}
+
+Geometry registration_grid(const Image& fixed, const PreparationOptions& options) {
+  double spacing = options.resolution_mm;
+  if (spacing <= 0.0 && options.head_voxels > 0.0) {
+    spacing = std::cbrt(head_volume_mm3(fixed) / options.head_voxels);
+  } else if (spacing <= 0.0) {
+    const Point own = fixed.geometry.spacing_mm();
+    spacing = std::min({own[0], own[1], own[2]});
+  }
+  return isotropic_grid(canonical(fixed.geometry), spacing);
 }
 
 PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* fixed_mask,
                           const Matrix4& fixed_to_moving, const PreparationOptions& options) {
   PreparedPair result;
-  result.grid = registration_grid(fixed, options.resolution_mm);
+  result.grid = registration_grid(fixed, options);
   const auto bring = [&](const Image& image, const Matrix4& matrix) {
     return scaled_to_unit(resample(image, result.grid, matrix, options.device));
   };
@@ -91,7 +105,7 @@ PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* 
     Box box;
     box.add(result.pair.fixed);
     box.add(result.pair.moving);
-    result.grid = around(box, result.grid, options.margin_voxels);
+    result.grid = around(box, result.grid, options.margin_mm);
     result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
   }
   if (options.match_histograms) {

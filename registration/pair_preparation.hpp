@@ -7,15 +7,19 @@ namespace cinnabar::registration {
 
 struct PreparationOptions {
   double resolution_mm = 0.0;  ///< spacing of the registration grid; 0 takes the fixed image's smallest
-  bool crop = true;            ///< leave out background farther than `margin_voxels` from both heads
-  int margin_voxels = 8;
-  bool match_histograms =
-      true;  ///< map the moving intensities to the fixed image's distribution (SSD needs it)
+  /// Where above 0 and without resolution_mm: the spacing with which the fixed head has that many voxels,
+  /// whatever unit its file is in. Networks see heads of the size they were trained on.
+  double head_voxels = 0.0;
+  bool crop = true;         ///< leave out background farther than the margin from both heads
+  double margin_mm = 12.0;  ///< at least three voxels
+  /// Map the moving intensities to the fixed image's distribution (SSD needs it).
+  bool match_histograms = true;
   Device device;
 };
 
-/// A pair on the grid where the geodesic lives: isotropic, along the fixed image's axes. Intensities are
-/// scaled to [0, 1] by robust percentiles; the originals are kept for the outputs.
+/// A pair on the grid where the geodesic lives: isotropic, along the fixed image's axes in the order right,
+/// anterior, superior. Intensities are scaled to [0, 1] by robust percentiles; the originals are kept for the
+/// outputs.
 struct PreparedPair {
   Geometry grid;
   ImagePair pair;
@@ -27,6 +31,9 @@ PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* 
                           const Matrix4& fixed_to_moving, const PreparationOptions& options);
 
 /// The grid prepare_pair would use before cropping.
-Geometry registration_grid(const Image& fixed, double resolution_mm);
+Geometry registration_grid(const Image& fixed, const PreparationOptions& options);
+
+/// Volume of what is not background.
+double head_volume_mm3(const Image& image);
 
 }  // namespace cinnabar::registration

@@ -243,7 +243,7 @@ TEST(RegistrationMemory, IsRefusedWithAdviceWhereItDoesNotFit) {
   Image fixed = head(fixed_grid(), 0, 1.0);
   RegistrationOptions options;
   options.preparation.resolution_mm = 0.045;
-  const Shape grid = registration_grid(fixed, options.preparation.resolution_mm).shape();
+  const Shape grid = registration_grid(fixed, options.preparation).shape();
   EXPECT_GT(estimated_peak_bytes(grid, options), std::size_t{1} << 40);
   EXPECT_THROW(require_memory(grid, options), InputError);
 }
