@@ -102,6 +102,13 @@ AlignedPair align(const PairEntry& pair, const RegistrationOptions& options) {
   return result;
 }
 
+/// What a job makes: the pair as it was matched and its momentum.
+struct JobResult {
+  ImagePair pair;
+  MultiresolutionResult matched;
+  MomentumReport report;
+};
+
 /// The work on one folder.
 class Cohort {
  public:
@@ -112,29 +119,57 @@ class Cohort {
     return std::filesystem::exists(folder_ / (job.name() + ".json"));
   }
 
-  MomentumReport make(const MomentumJob& job, const AlignedPair& aligned) {
+  JobResult match(const MomentumJob& job, const AlignedPair& aligned) const {
     const auto began = std::chrono::steady_clock::now();
     const RegistrationOptions& registration = options_.registration;
-    ImagePair pair = aligned.prepared.pair;
+    JobResult result{aligned.prepared.pair, {}, {}};
+    ImagePair& pair = result.pair;
     if (job.augmentation > 0) {
       pair.moving = randomly_deformed(pair.moving, options_, stream(job, "moving"));
       pair.fixed = randomly_deformed(pair.fixed, options_, stream(job, "fixed"));
     }
     MatchingOptions matching = registration.matching;
     matching.checkpointed = recomputes_steps(pair.fixed.shape(), registration);
-    const MultiresolutionResult matched = match_coarse_to_fine(
+    result.matched = match_coarse_to_fine(
         pair, aligned.prepared.grid, matching, registration.lbfgs, registration.levels,
         [&](const LevelProgress&) { return !observer_.keep_going || observer_.keep_going(); });
     check_interrupted();
     const NoGrad quiet;
-    const Flow flow = shoot(Variable(matched.momentum), matching.shooting);
-    MomentumReport report;
-    report.ncc_affine = correlation(pair.moving, pair.fixed);
-    report.ncc = correlation(warp(Variable(pair.moving), flow.psi, Boundary::border).value(), pair.fixed);
+    const Flow flow = shoot(Variable(result.matched.momentum), matching.shooting);
+    result.report.ncc_affine = correlation(pair.moving, pair.fixed);
+    result.report.ncc =
+        correlation(warp(Variable(pair.moving), flow.psi, Boundary::border).value(), pair.fixed);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
-    report.seconds = elapsed.count();
-    write(job, aligned, pair, matched, report);
-    return report;
+    result.report.seconds = elapsed.count();
+    return result;
+  }
+
+  void write(const MomentumJob& job, const AlignedPair& aligned, const JobResult& result) const {
+    SafeTensors volumes;
+    volumes.tensors = {{"moving", result.pair.moving.to(Device::cpu())},
+                       {"target", result.pair.fixed.to(Device::cpu())},
+                       {"momentum", result.matched.momentum.to(Device::cpu())}};
+    save_safetensors(folder_ / (job.name() + ".safetensors"), volumes);
+    const LevelReport& last = result.matched.levels.back();
+    const Geometry& grid = aligned.prepared.grid;
+    const Json record{{"name", job.name()},
+                      {"moving", job.pair.moving.string()},
+                      {"moving_crc32", checksum(job.pair.moving)},
+                      {"fixed", job.pair.fixed.string()},
+                      {"fixed_crc32", checksum(job.pair.fixed)},
+                      {"augmentation", job.augmentation},
+                      {"grid",
+                       {{"extent", grid.extent},
+                        {"spacing_mm", grid.spacing_mm()[0]},
+                        {"voxel_to_world", grid.voxel_to_world}}},
+                      {"fixed_to_moving", aligned.affine.fixed_to_moving},
+                      {"ncc_affine", result.report.ncc_affine},
+                      {"ncc", result.report.ncc},
+                      {"energy_before", last.first_energy},
+                      {"energy_after", last.energy},
+                      {"stop_reason", describe(last.reason)},
+                      {"seconds", result.report.seconds}};
+    write_text(folder_ / (job.name() + ".json"), record.dump(2) + "\n");
   }
 
   void check_interrupted() const {
@@ -151,35 +186,6 @@ class Cohort {
       hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
     }
     return hash;
-  }
-
-  void write(const MomentumJob& job, const AlignedPair& aligned, const ImagePair& pair,
-             const MultiresolutionResult& matched, const MomentumReport& report) const {
-    SafeTensors volumes;
-    volumes.tensors = {{"moving", pair.moving.to(Device::cpu())},
-                       {"target", pair.fixed.to(Device::cpu())},
-                       {"momentum", matched.momentum.to(Device::cpu())}};
-    save_safetensors(folder_ / (job.name() + ".safetensors"), volumes);
-    const LevelReport& last = matched.levels.back();
-    const Geometry& grid = aligned.prepared.grid;
-    const Json record{{"name", job.name()},
-                      {"moving", job.pair.moving.string()},
-                      {"moving_crc32", checksum(job.pair.moving)},
-                      {"fixed", job.pair.fixed.string()},
-                      {"fixed_crc32", checksum(job.pair.fixed)},
-                      {"augmentation", job.augmentation},
-                      {"grid",
-                       {{"extent", grid.extent},
-                        {"spacing_mm", grid.spacing_mm()[0]},
-                        {"voxel_to_world", grid.voxel_to_world}}},
-                      {"fixed_to_moving", aligned.affine.fixed_to_moving},
-                      {"ncc_affine", report.ncc_affine},
-                      {"ncc", report.ncc},
-                      {"energy_before", last.first_energy},
-                      {"energy_after", last.energy},
-                      {"stop_reason", describe(last.reason)},
-                      {"seconds", report.seconds}};
-    write_text(folder_ / (job.name() + ".json"), record.dump(2) + "\n");
   }
 
   std::filesystem::path folder_;
@@ -211,17 +217,20 @@ MomentaTotals make_momenta(const std::vector<PairEntry>& pairs, const std::files
         continue;
       }
       if (observer.begin) observer.begin(job, index, jobs);
+      JobResult result;
       try {
         if (!aligned) aligned = align(job.pair, options.registration);
-        const MomentumReport report = cohort.make(job, *aligned);
-        ++totals.made;
-        if (observer.done) observer.done(job, report);
+        result = cohort.match(job, *aligned);
       } catch (const InterruptedRun&) {
         throw;
       } catch (const Error& error) {
         ++totals.failed;
         if (observer.failed) observer.failed(job, error.what());
+        continue;
       }
+      cohort.write(job, *aligned, result);  // what fails here would fail for all
+      ++totals.made;
+      if (observer.done) observer.done(job, result.report);
     }
   }
   return totals;

@@ -14,11 +14,13 @@
 #include "registration/transform_chain.hpp"
 #include "tests/child_process.hpp"
 #include "tests/scratch_folder.hpp"
+#include "tests/synthetic_head.hpp"
 
 namespace cinnabar::registration {
 namespace {
 
 using cinnabar::testing::CommandResult;
+using cinnabar::testing::head;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_shell;
 using cinnabar::testing::ScratchFolder;
@@ -26,28 +28,6 @@ using cinnabar::testing::shell_quote;
 using cinnabar::testing::write_bytes;
 
 const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
-
-/// A "head" in world space: an ellipsoid with two inner bodies, moved by `shift_mm` and widened by `growth`.
-Image head(const Geometry& grid, double shift_mm, double growth) {
-  Image image{Tensor::empty(grid.shape()), grid, {}, VoxelType::f32};
-  const auto soft = [](double r) { return 1.0 / (1.0 + std::exp(4.0 * (r - 1.0))); };
-  float* value = image.voxels.data<float>();
-  for (std::int64_t z = 0; z < grid.extent[2]; ++z) {
-    for (std::int64_t y = 0; y < grid.extent[1]; ++y) {
-      for (std::int64_t x = 0; x < grid.extent[0]; ++x) {
-        const Point p = transform_point(
-            grid.voxel_to_world, {static_cast<double>(x), static_cast<double>(y), static_cast<double>(z)});
-        const double a = p[0] - shift_mm, b = p[1] + 0.5 * shift_mm, c = p[2];
-        const double outer = std::sqrt(a * a / 900 + b * b / 1300 + c * c / 800);
-        const double inner = std::hypot(a - 8, b - 6, c) / (9 * growth);
-        const double other = std::hypot(a + 9, b + 8, c - 4) / 7;
-        const double bright = 60 * soft(outer) + 40 * soft(inner) - 30 * soft(other);
-        *value++ = static_cast<float>(bright < 0.5 ? 0.0 : bright);
-      }
-    }
-  }
-  return image;
-}
 
 Geometry fixed_grid() {
   return axis_aligned_grid({28, 32, 26}, {3, 3, 3}, {-42, -48, -39});

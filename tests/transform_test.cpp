@@ -64,6 +64,23 @@ TEST(Geometry, EqualGridsAndOrientationsAreRecognised) {
   EXPECT_EQ(describe(axis_aligned_grid({4, 5, 6}, {-1, 1, 2.5})), "4 x 5 x 6 voxels of 1 x 1 x 2.5 mm, LAS");
 }
 
+TEST(Geometry, CanonicalAxesHoldTheSameVoxelCentres) {
+  Geometry lia;
+  lia.extent = {4, 5, 6};
+  lia.voxel_to_world = {-1, 0, 0, 7, 0, 0, 2, -3, 0, -3, 0, 4, 0, 0, 0, 1};
+  const Geometry ras = canonical(lia);
+  EXPECT_EQ(ras.orientation(), "RAS");
+  EXPECT_EQ(ras.extent, (std::array<std::int64_t, 3>{4, 6, 5}));
+  // Voxel (x, y, z) of the file is (3 - x, z, 4 - y).
+  expect_point(transform_point(ras.voxel_to_world, {3, 0, 4}), transform_point(lia.voxel_to_world, {0, 0, 0}),
+               1e-12);
+  expect_point(transform_point(ras.voxel_to_world, {1, 5, 1}), transform_point(lia.voxel_to_world, {2, 3, 5}),
+               1e-12);
+  EXPECT_TRUE(same_grid(canonical(ras), ras, 0.0));
+  EXPECT_EQ(canonical(awkward_grid()).orientation(), "RAS");
+  expect_point(canonical(awkward_grid()).centre(), awkward_grid().centre(), 1e-9);
+}
+
 TEST(Geometry, VoxelAndWorldDisplacementsConvert) {
   const Geometry grid = awkward_grid();
   Tensor voxels = Tensor::zeros(grid.shape(3));
