@@ -1,8 +1,6 @@
 #include "engine/safetensors.hpp"
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,8 @@
 #include <optional>
 #include <set>
 #include <utility>
+
+#include "engine/mapped_file.hpp"
 
 namespace cinnabar {
 
@@ -56,40 +56,6 @@ struct Entry {
   Shape shape;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
-};
-
-/// The bytes of a regular file. Pages written to become the process's own (MAP_PRIVATE): the file stays.
-class MappedFile {
- public:
-  explicit MappedFile(const std::filesystem::path& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) fail_input(path.string(), ": cannot read: ", std::strerror(errno));
-    struct stat status {};
-    const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
-    size_ = static_cast<std::size_t>(status.st_size);
-    void* mapped = MAP_FAILED;
-    if (regular && size_ > 0) {
-      mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
-    }
-    const int reason = errno;
-    ::close(file);
-    if (!regular) fail_input(path.string(), ": not a regular file");
-    if (size_ == 0) return;
-    if (mapped == MAP_FAILED) fail_input(path.string(), ": cannot map: ", std::strerror(reason));
-    bytes_ = static_cast<char*>(mapped);
-  }
-  ~MappedFile() {
-    if (bytes_ != nullptr) ::munmap(bytes_, size_);
-  }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  char* bytes() const { return bytes_; }
-  std::size_t size() const { return size_; }
-
- private:
-  char* bytes_ = nullptr;
-  std::size_t size_ = 0;
 };
 
 /// A string of the file for a message: in quotes, on one line, whatever it holds.

@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "engine/safetensors.hpp"
+#include "engine/printable.hpp"
+#include "engine/torch_file.hpp"
+#include "models/quicksilver_import.hpp"
 
 namespace cinnabar {
 
@@ -18,15 +20,12 @@ constexpr const char* kMetadataKey = "quicksilver";
 constexpr std::int64_t kFormat = 1;
 constexpr std::size_t kMaxDescription = 1 << 20;  ///< characters
 constexpr int kMaxDepth = 4;                      ///< of nested objects: damage could ask for deep recursion
-constexpr std::int64_t kMaxPatch = 1024;          ///< extents beyond it are a damaged number
 constexpr std::int64_t kMaxSteps = 100'000;
 
-/// A value of the file for a message: short and on one line, whatever it holds.
+/// A value of the file for a message.
 std::string shown(const json& value) {
-  constexpr std::size_t kLongest = 60;
   if (value.is_structured()) return value.type_name();
-  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
+  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
 }
 
 /// Refuses anything but an object of exactly these entries.
@@ -80,12 +79,12 @@ json to_json(const QuicksilverOptions& options) {
 QuicksilverOptions options_from_json(const json& object) {
   require_entries(object, "network", {"features", "patch", "dropout"});
   QuicksilverOptions options;
-  options.features = whole_number(object["features"], "features", 1, 1 << 20);
+  options.features = whole_number(object["features"], "features", 1, kMaxQuicksilverFeatures);
   const json& patch = object["patch"];
   if (!patch.is_array() || patch.size() != 3) fail_input("'patch' is not a list of three extents");
-  options.patch =
-      Shape{whole_number(patch[0], "patch", 3, kMaxPatch), whole_number(patch[1], "patch", 3, kMaxPatch),
-            whole_number(patch[2], "patch", 3, kMaxPatch)};
+  options.patch = Shape{whole_number(patch[0], "patch", 3, kMaxQuicksilverPatch),
+                        whole_number(patch[1], "patch", 3, kMaxQuicksilverPatch),
+                        whole_number(patch[2], "patch", 3, kMaxQuicksilverPatch)};
   options.dropout = number_between(object, "dropout", 0.0, 1.0);
   if (options.dropout == 1.0) fail_input("'dropout' drops everything");
   return options;
@@ -124,24 +123,6 @@ QuicksilverDescription description_from(const std::string& text) {
   return description;
 }
 
-/// Features of a network with these weights. Two tensors are compared before anything is allocated: the
-/// second one holds a third of all weights, so no file can ask for much more memory than it has.
-std::int64_t features_of(const SafeTensors& weights) {
-  const auto tensor = [&weights](const char* name) -> const Tensor& {
-    const auto found = weights.tensors.find(name);
-    if (found == weights.tensors.end()) fail_input("it has no tensor ", name);
-    return found->second;
-  };
-  const Shape& input = tensor("encoder_m_1.conv_input.weight").shape();
-  const Shape& largest = tensor("decoder_x_1.conv_inblock1.weight").shape();
-  const std::int64_t features = input.rank() == 5 ? input[0] : 0;
-  if (features < 1 || input != Shape{features, 1, 3, 3, 3} ||
-      largest != Shape{4 * features, 4 * features, 3, 3, 3}) {
-    fail_input("its tensors have other shapes: ", input, " and ", largest);
-  }
-  return features;
-}
-
 template <class T>
 bool all_finite(const Tensor& tensor) {
   const T* first = tensor.data<T>();
@@ -160,8 +141,19 @@ bool is_finite(const Tensor& tensor) {
   }
 }
 
+ImportedQuicksilver described(SafeTensors content) {
+  ImportedQuicksilver file{{}, std::move(content)};
+  const auto text = file.weights.metadata.find(kMetadataKey);
+  if (text != file.weights.metadata.end()) {
+    file.description = description_from(text->second);
+  } else {
+    file.description.network.features = quicksilver_features(file.weights);
+  }
+  return file;
+}
+
 LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& weights, std::uint64_t seed) {
-  const std::int64_t features = features_of(weights);
+  const std::int64_t features = quicksilver_features(weights);
   if (features != description.network.features) {
     fail_input("it says ", description.network.features, " features but has weights of ", features);
   }
@@ -175,6 +167,22 @@ LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& w
 }
 
 }  // namespace
+
+std::int64_t quicksilver_features(const SafeTensors& weights) {
+  const auto tensor = [&weights](const char* name) -> const Tensor& {
+    const auto found = weights.tensors.find(name);
+    if (found == weights.tensors.end()) fail_input("it has no tensor ", name);
+    return found->second;
+  };
+  const Shape& input = tensor("encoder_m_1.conv_input.weight").shape();
+  const Shape& largest = tensor("decoder_x_1.conv_inblock1.weight").shape();
+  const std::int64_t features = input.rank() == 5 ? input[0] : 0;
+  if (features < 1 || input != Shape{features, 1, 3, 3, 3} ||
+      largest != Shape{4 * features, 4 * features, 3, 3, 3}) {
+    fail_input("its tensors have other shapes: ", input, " and ", largest);
+  }
+  return features;
+}
 
 json to_json(const MomentumModel& model) {
   return {{"alpha", model.fluid.alpha},
@@ -226,16 +234,12 @@ void save_quicksilver(const std::filesystem::path& path, const Quicksilver& netw
 }
 
 LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed) {
-  const SafeTensors content = load_safetensors(path);
+  const bool original = is_torch_file(path);
+  const TorchValue saved = original ? load_torch_file(path) : TorchValue{};
+  SafeTensors content = original ? SafeTensors{} : load_safetensors(path);
   try {
-    const auto text = content.metadata.find(kMetadataKey);
-    QuicksilverDescription description;
-    if (text != content.metadata.end()) {
-      description = description_from(text->second);
-    } else {
-      description.network.features = features_of(content);
-    }
-    return build(std::move(description), content, seed);
+    ImportedQuicksilver file = original ? import_quicksilver(saved) : described(std::move(content));
+    return build(std::move(file.description), file.weights, seed);
   } catch (const InputError& error) {
     fail_input(path.string(), ": not a network of Quicksilver: ", error.what(),
                "; make one with cinnabar train or cinnabar convert");

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
+#include "engine/safetensors.hpp"
 #include "kernels/green_operator.hpp"
 #include "models/quicksilver.hpp"
 
@@ -49,9 +50,18 @@ struct LoadedQuicksilver {
   QuicksilverDescription description;
 };
 
-/// Reads such a file. One without a description but with the original's tensors is taken for a prediction
-/// network of patches of 15^3 made with the original's settings. `seed` is that of the dropout masks. Throws
-/// InputError naming the file and the remedy.
+/// Reads such a file, or the .pth.tar file of the original program (models/quicksilver_import.hpp), told
+/// apart by content. A safetensors file without a description but with the original's tensors is taken for a
+/// prediction network of patches of 15^3 made with the original's settings. `seed` is that of the dropout
+/// masks. Throws InputError naming the file and the remedy.
 LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed = 0);
+
+/// Beyond these a number of a file is damaged.
+inline constexpr std::int64_t kMaxQuicksilverFeatures = 1 << 20;
+inline constexpr std::int64_t kMaxQuicksilverPatch = 1024;
+
+/// The features F of a network with these weights, from two of their shapes. One of the two holds a third of
+/// all weights, so a network with F features takes little more memory than they. Throws InputError.
+std::int64_t quicksilver_features(const SafeTensors& weights);
 
 }  // namespace cinnabar

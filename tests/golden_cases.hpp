@@ -16,14 +16,17 @@ inline std::vector<std::filesystem::path> golden_roots() {
   return {source / "tests" / "golden", source.parent_path() / "shared" / "golden"};
 }
 
-/// Every .safetensors file below the roots whose path contains `pattern`, sorted, one per file name.
-inline std::vector<std::filesystem::path> golden_files(const std::string& pattern) {
+/// Every file below the roots whose path contains `pattern` and whose name ends as given, sorted, one per
+/// file name.
+inline std::vector<std::filesystem::path> golden_files(const std::string& pattern,
+                                                       const std::string& ending = ".safetensors") {
   std::vector<std::filesystem::path> found;
   for (const auto& root : golden_roots()) {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root, ignored)) {
       const auto& path = entry.path();
-      if (path.extension() != ".safetensors" || path.string().find(pattern) == std::string::npos) continue;
+      const std::string name = path.filename().string();
+      if (!name.ends_with(ending) || path.string().find(pattern) == std::string::npos) continue;
       const auto same_name = [&](const auto& other) { return other.filename() == path.filename(); };
       if (std::none_of(found.begin(), found.end(), same_name)) found.push_back(path);
     }
