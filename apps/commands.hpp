@@ -26,5 +26,6 @@ void add_measure(CLI::App& app);
 void add_info(CLI::App& app);
 void add_mirror(CLI::App& app);
 void add_momenta(CLI::App& app);
+void add_train(CLI::App& app);
 
 }  // namespace cinnabar::apps

@@ -114,6 +114,7 @@ int run(int count, char** words) {
   add_selftest(app);
   add_mirror(app);
   add_momenta(app);
+  add_train(app);
   return parse_and_run(app, arguments(count, words));
 }
 

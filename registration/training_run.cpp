@@ -1,0 +1,152 @@
+#include "registration/training_run.hpp"
+
+#include <chrono>
+#include <sstream>
+
+#include "registration/loss_curve.hpp"
+
+namespace cinnabar::registration {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kFormat = "cinnabar quicksilver training 1";
+const std::string kOption = "option ";
+
+double minutes_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::ratio<60>>(Clock::now() - start).count();
+}
+
+std::string lines_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += detail::concat(name, "\n");
+  return text;
+}
+
+std::vector<std::string> names_in(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream lines(text);
+  for (std::string name; std::getline(lines, name);) names.push_back(name);
+  return names;
+}
+
+void write_checkpoint(QuicksilverTraining& training, const TrainingRun& run) {
+  SafeTensors content = training.state();
+  content.metadata["format"] = kFormat;
+  content.metadata["training pairs"] = lines_of(run.settings.training);
+  content.metadata["validation pairs"] = lines_of(run.settings.validation);
+  for (const auto& [name, value] : run.settings.options) content.metadata[kOption + name] = value;
+  save_safetensors(run.files.checkpoint, content);
+}
+
+void write_network(const QuicksilverTraining& training, const TrainingRun& run) {
+  QuicksilverDescription description = run.description;
+  const bool validated = !run.settings.validation.empty();
+  std::map<std::string, std::string>& notes = description.notes;
+  notes["training pairs"] = std::to_string(run.settings.training.size());
+  notes["validation pairs"] = std::to_string(run.settings.validation.size());
+  const std::int64_t step = validated ? training.best().step : training.step();
+  notes["steps"] = std::to_string(step);
+  notes["epochs"] = detail::concat(training.epoch_of(step));
+  if (validated) {
+    notes["validation ratio"] = detail::concat(training.best().validation.ratio);
+    notes["validation loss"] = detail::concat(training.best().validation.mean);
+  }
+  Quicksilver network(description.network);
+  network.load_state(training.best_weights());
+  save_quicksilver(run.files.network, network, description, run.storage);
+}
+
+void write_results(const QuicksilverTraining& training, const TrainingRun& run) {
+  if (training.best().step == training.step() || run.settings.validation.empty()) {
+    write_network(training, run);
+  }
+  write_loss_curve(run.files.table, run.files.picture, training.curve());
+}
+
+}  // namespace
+
+TrainingFiles::TrainingFiles(const std::filesystem::path& path) : network(path) {
+  const std::filesystem::path stem = path.parent_path() / path.stem();
+  checkpoint = stem.string() + ".checkpoint.safetensors";
+  table = stem.string() + "_loss.csv";
+  picture = stem.string() + "_loss.svg";
+}
+
+std::optional<TrainingCheckpoint> read_checkpoint(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  TrainingCheckpoint checkpoint{load_safetensors(path), {}};
+  const auto text = [&](const char* key) {
+    const auto found = checkpoint.state.metadata.find(key);
+    return found == checkpoint.state.metadata.end() ? std::string() : found->second;
+  };
+  if (text("format") != kFormat) {
+    fail_input(path.string(), ": is no checkpoint of a training of this version; --restart begins anew");
+  }
+  checkpoint.settings.training = names_in(text("training pairs"));
+  checkpoint.settings.validation = names_in(text("validation pairs"));
+  for (const auto& [key, value] : checkpoint.state.metadata) {
+    if (key.starts_with(kOption)) checkpoint.settings.options[key.substr(kOption.size())] = value;
+  }
+  return checkpoint;
+}
+
+void require_same_options(const TrainingCheckpoint& checkpoint,
+                          const std::map<std::string, std::string>& options,
+                          const std::filesystem::path& path) {
+  const auto& before = checkpoint.settings.options;
+  const bool constant = options.contains("--schedule") && options.at("--schedule") == "constant";
+  for (const auto& [name, value] : options) {
+    const auto found = before.find(name);
+    const std::string then = found == before.end() ? "" : found->second;
+    if (then == value || (name == "--epochs" && constant)) continue;
+    fail_input(name, " is ", value.empty() ? "not given" : value, " but was ",
+               then.empty() ? "not given" : then, " in ", path.string(),
+               ": give it as it was to go on, or --restart to begin anew");
+  }
+}
+
+void resume(QuicksilverTraining& training, const TrainingCheckpoint& checkpoint,
+            const std::filesystem::path& path) {
+  try {
+    training.load_state(checkpoint.state);
+  } catch (const InputError& error) {
+    fail_input(path.string(), ": ", error.what(), "; --restart begins anew");
+  }
+}
+
+TrainingEnd run_training(QuicksilverTraining& training, const TrainingRun& run,
+                         const TrainingObserver& observer) {
+  const Clock::time_point began = Clock::now();
+  Clock::time_point saved = began;
+  TrainingEnd stopped = TrainingEnd::finished;
+  const auto goes_on = [&] {
+    if (observer.keep_going && !observer.keep_going()) {
+      stopped = TrainingEnd::interrupted;
+    } else if (run.max_minutes > 0.0 && minutes_since(began) >= run.max_minutes) {
+      stopped = TrainingEnd::out_of_time;
+    }
+    return stopped == TrainingEnd::finished;
+  };
+  while (!training.finished() && goes_on()) {
+    if (!training.validation_due()) {
+      training.advance();
+      if (observer.advanced) observer.advanced();
+    } else if (training.validate(goes_on)) {
+      write_results(training, run);
+      if (observer.validated) observer.validated(training.curve().back());
+    }
+    if (minutes_since(saved) >= run.checkpoint_minutes) {
+      write_checkpoint(training, run);
+      saved = Clock::now();
+    }
+  }
+  write_checkpoint(training, run);
+  if (stopped != TrainingEnd::finished) return stopped;
+  write_network(training, run);
+  write_loss_curve(run.files.table, run.files.picture, training.curve());
+  return training.out_of_patience() ? TrainingEnd::out_of_patience : TrainingEnd::finished;
+}
+
+}  // namespace cinnabar::registration
