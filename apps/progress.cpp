@@ -28,32 +28,48 @@ void Progress::finish_line() {
   line_open_ = false;
 }
 
-void Progress::stage(const std::string& name) {
-  if (verbosity_ == Verbosity::quiet) return;
-  finish_line();
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began_;
-  fmt::print(stderr, "[{:7.1f} s] {}\n", elapsed.count(), name);
+double Progress::elapsed_seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
 }
 
-void Progress::step(const registration::LevelProgress& progress) {
-  if (verbosity_ == Verbosity::quiet) return;
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began_;
-  if (progress.level != level_) finish_line();
-  const bool new_level = progress.level != level_;
-  level_ = progress.level;
-  const std::string figures = fmt::format(
-      "[{:7.1f} s] level {}/{}  iteration {:3d}/{}  energy {:.6g}", elapsed.count(), progress.level + 1,
-      progress.levels, progress.step.iteration, progress.max_iterations, progress.step.value);
-  if (!terminal_) {
-    if (new_level || verbosity_ == Verbosity::verbose) fmt::print(stderr, "{}\n", figures);
-    return;
-  }
-  const int done =
-      progress.max_iterations > 0 ? kBarWidth * progress.step.iteration / progress.max_iterations : kBarWidth;
+void Progress::draw(const std::string& figures, double share) {
+  const int done = static_cast<int>(kBarWidth * share);
   const auto filled = static_cast<std::size_t>(std::clamp(done, 0, kBarWidth));
   fmt::print(stderr, "\r{}  [{}{}]", figures, std::string(filled, '#'), std::string(kBarWidth - filled, '.'));
   std::fflush(stderr);
   line_open_ = true;
+}
+
+void Progress::stage(const std::string& name) {
+  if (verbosity_ == Verbosity::quiet) return;
+  finish_line();
+  fmt::print(stderr, "[{:7.1f} s] {}\n", elapsed_seconds(), name);
+}
+
+void Progress::step(const registration::LevelProgress& progress) {
+  if (verbosity_ == Verbosity::quiet) return;
+  const bool new_level = progress.level != level_;
+  if (new_level) finish_line();
+  level_ = progress.level;
+  const std::string figures = fmt::format(
+      "[{:7.1f} s] level {}/{}  iteration {:3d}/{}  energy {:.6g}", elapsed_seconds(), progress.level + 1,
+      progress.levels, progress.step.iteration, progress.max_iterations, progress.step.value);
+  if (terminal_) {
+    const int all = progress.max_iterations;
+    draw(figures, all > 0 ? static_cast<double>(progress.step.iteration) / all : 1.0);
+  } else if (new_level || verbosity_ == Verbosity::verbose) {
+    fmt::print(stderr, "{}\n", figures);
+  }
+}
+
+void Progress::count(const std::string& piece, std::int64_t done, std::int64_t total) {
+  if (verbosity_ == Verbosity::quiet || (!terminal_ && done < total)) return;
+  const std::string figures = fmt::format("[{:7.1f} s] {} {}/{}", elapsed_seconds(), piece, done, total);
+  if (terminal_) {
+    draw(figures, static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(total, 1)));
+  } else {
+    fmt::print(stderr, "{}\n", figures);
+  }
 }
 
 }  // namespace cinnabar::apps

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 #include "registration/multiresolution.hpp"
@@ -17,8 +18,13 @@ class Progress {
 
   void stage(const std::string& name);
   void step(const registration::LevelProgress& progress);
+  /// `done` of `total` equal pieces of the present stage.
+  void count(const std::string& piece, std::int64_t done, std::int64_t total);
 
  private:
+  double elapsed_seconds() const;
+  /// Draws `figures` with a bar over the line before, on a terminal.
+  void draw(const std::string& figures, double share);
   void finish_line();
 
   Verbosity verbosity_;

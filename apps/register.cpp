@@ -1,4 +1,4 @@
-// cinnabar register: affine alignment and geodesic shooting between two scans.
+// cinnabar register: affine alignment and a geodesic between two scans, optimised or predicted.
 
 #include <fmt/core.h>
 #include <omp.h>
@@ -10,6 +10,7 @@
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
 #include "apps/progress.hpp"
+#include "apps/register_method.hpp"
 #include "apps/schedule.hpp"
 #include "registration/affine_transform.hpp"
 #include "registration/nifti.hpp"
@@ -29,6 +30,7 @@ struct RegisterArguments {
   std::uint64_t seed = 0;
   std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given
   bool no_crop = false, no_histogram_matching = false, dry_run = false;
+  MethodArguments method;
   RegistrationOptions options;
 };
 
@@ -58,15 +60,28 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
   if (!arguments.initial_transform.empty()) {
     options.initial = read_affine(arguments.initial_transform).matrix;
   }
+  choose_method(arguments.method, arguments.seed, arguments.sigma, options);
   return options;
 }
 
 void print_plan(const Image& fixed, const RegistrationOptions& options, const DeviceChoice& choice) {
   const Geometry grid = registration_grid(fixed, options.preparation);
   fmt::print("device          {} ({})\n", detail::concat(choice.device), choice.reason);
+  fmt::print("method          {}\n", method_of(options));
   fmt::print("fixed image     {}\n", describe(fixed.geometry));
   fmt::print("largest grid    {}\n", describe(grid));
   fmt::print("memory at most  {} MiB\n", estimated_peak_bytes(grid.shape(), options) >> 20);
+}
+
+void print_prediction(const MomentumPrediction& prediction) {
+  fmt::print("patches            {}\n", prediction.patches);
+  if (prediction.kept_length < 1.0) {
+    fmt::print("shortened          the predicted momentum, to {:.2f} of its length: beyond that it folds\n",
+               prediction.kept_length);
+  }
+  if (!prediction.samples) return;
+  fmt::print("samples            {} drawn, {} diverged and left out\n",
+             prediction.samples->kept + prediction.samples->diverged, prediction.samples->diverged);
 }
 
 void print_result(const RunFigures& figures, const RegistrationResult& result, const std::string& output) {
@@ -76,8 +91,17 @@ void print_result(const RunFigures& figures, const RegistrationResult& result, c
   fmt::print("SD log Jacobian    {:.4f}\n", figures.sd_log_jacobian);
   fmt::print("inverse error      {:.4f} mm mean, {:.4f} mm max\n", figures.inverse_consistency_mm,
              figures.inverse_consistency_mm_max);
-  fmt::print("stopped            {} after {} iterations, {:.1f} s\n", describe(result.reason),
-             result.iterations, result.seconds);
+  if (result.prediction) print_prediction(*result.prediction);
+  if (result.prediction && result.smallest_jacobian <= 0.0) {
+    fmt::print("caution            the predicted map folds: --method quicksilver+lddmm mends that\n");
+  }
+  if (result.reason) {
+    fmt::print("stopped            {} after {} iterations\n", describe(*result.reason), result.iterations);
+  }
+  for (const StageTime& stage : result.stages) {
+    fmt::print("{:<18} {:.2f} s\n", stage.stage, stage.seconds);
+  }
+  fmt::print("altogether         {:.1f} s\n", result.seconds);
   fmt::print("picture            {}\n", figures.picture);
   fmt::print("written            {}*\n", output);
 }
@@ -114,6 +138,10 @@ void run(const RegisterArguments& arguments) {
   observer.progress = [&](const LevelProgress& step) {
     progress.step(step);
     return keep_going();
+  };
+  observer.patches = [&](std::int64_t done, std::int64_t total) {
+    if (interrupted()) throw InterruptedRun("interrupted");
+    progress.count("patch", done, total);
   };
   const RegistrationResult result =
       register_images(fixed, moving, mask ? &*mask : nullptr, options, observer);
@@ -194,6 +222,7 @@ void add_register(CLI::App& app) {
       ->capture_default_str();
   command.add_option("--initial-transform,-r", arguments->initial_transform,
                      "affine to start from: ITK .mat, .tfm or .txt, or a 4x4 text matrix");
+  add_method_options(command, arguments->method);
   add_schedule_options(command, *arguments);
   add_model_options(command, *arguments);
   command.add_flag("--no-crop", arguments->no_crop, "keep the background around both heads");
@@ -201,10 +230,13 @@ void add_register(CLI::App& app) {
                    "compare intensities as they are");
   command.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command
-      .add_option("--seed", arguments->seed, "kept in the run record; registration itself draws no numbers")
+      .add_option("--seed", arguments->seed, "of a probabilistic network's samples; nothing else is random")
       ->capture_default_str();
   command.add_flag("--dry-run", arguments->dry_run, "print the plan and the memory it needs, then stop");
-  command.callback([arguments] { run(*arguments); });
+  command.callback([arguments, &command] {
+    require_options_of_method(command, arguments->method);
+    run(*arguments);
+  });
 }
 
 }  // namespace cinnabar::apps

@@ -9,6 +9,8 @@ get_property(targets GLOBAL PROPERTY CINNABAR_TARGETS)
 install(TARGETS ${targets} EXPORT CinnabarTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 if(TARGET cinnabar)
   install(TARGETS cinnabar RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/networks/ DESTINATION ${CMAKE_INSTALL_DATADIR}/cinnabar
+    FILES_MATCHING PATTERN *.safetensors)
 endif()
 foreach(target IN LISTS targets)
   string(REPLACE cinnabar_ "" folder ${target})

@@ -102,6 +102,12 @@ std::vector<Flow> shoot_trajectory(const Tensor& momentum, const ShootingOptions
   return states;
 }
 
+double smallest_jacobian(const Flow& flow) {
+  const NoGrad quiet;
+  const auto least = [](const Variable& map) { return amin(jacobian_determinant(map)).value().item(); };
+  return std::min(least(flow.phi), least(flow.psi));
+}
+
 double squared_norm(const Tensor& momentum, const ShootingOptions& options) {
   const NoGrad quiet;
   const Variable m(momentum);

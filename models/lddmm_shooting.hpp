@@ -48,6 +48,9 @@ Flow shoot(const Variable& momentum, const ShootingOptions& options, bool checkp
 /// The states at t = 0, 1/N, ..., 1, with no graph.
 std::vector<Flow> shoot_trajectory(const Tensor& momentum, const ShootingOptions& options);
 
+/// The least determinant of D phi and D psi on the grid: at or below zero the map folds.
+double smallest_jacobian(const Flow& flow);
+
 /// <m, K m>, the squared norm of the initial velocity, which the geodesic conserves.
 double squared_norm(const Tensor& momentum, const ShootingOptions& options);
 

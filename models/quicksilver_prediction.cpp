@@ -45,7 +45,7 @@ class Evaluating {
 
 MomentumPredictor::MomentumPredictor(Quicksilver& network, const Tensor& moving, const Tensor& target,
                                      const PredictionOptions& options)
-    : network_(network), batch_size_(options.batch_size) {
+    : network_(network), options_(options) {
   check_volumes(network, moving, target);
   CINNABAR_CHECK(options.stride >= 1 && options.batch_size >= 1, kOp, "stride ", options.stride,
                  " and batch size ", options.batch_size, " must be positive");
@@ -65,12 +65,14 @@ Tensor MomentumPredictor::run() {
   const Device device = volumes_.device();
   const Patches& kernels = patches_on(device);
   Tensor momentum = Tensor::zeros(volumes_.shape().with(1, 3), volumes_.dtype(), device);
-  for (std::int64_t first = 0; first < patches(); first += batch_size_) {
-    const Tensor starts = starts_.rows(first, std::min(batch_size_, patches() - first));
+  for (std::int64_t first = 0; first < patches(); first += options_.batch_size) {
+    const Tensor starts = starts_.rows(first, std::min(options_.batch_size, patches() - first));
     Tensor cut = Tensor::empty({starts.shape(0), 2, patch[0], patch[1], patch[2]}, volumes_.dtype(), device);
     kernels.gather(volumes_, starts, cut);
     // Piece by piece has the same bits as all at once: every voxel adds its patches in the order of the list.
     kernels.scatter(network_(Variable(cut)).value(), starts, momentum);
+    done_ += starts.shape(0);
+    if (options_.observe) options_.observe(done_);
   }
   Tensor counts = Tensor::zeros(volumes_.shape().with(1, 1), volumes_.dtype(), device);
   kernels.count(starts_, patch, counts);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "models/quicksilver.hpp"
 
 namespace cinnabar {
@@ -9,6 +11,8 @@ struct PredictionOptions {
   std::int64_t stride = 14;       ///< distance of neighbouring patches on every axis, in voxels
   std::int64_t batch_size = 64;   ///< patches at a time: the memory, but no bit of the result, depends on it
   bool skip_first_patch = false;  ///< as the original program does by mistake
+  /// Called after every batch with the number of patches given to the network since the predictor was made.
+  std::function<void(std::int64_t patches)> observe = {};
 };
 
 /// The prediction of one pair, ready to be made once or sampled many times. Patches lie on a grid whose last
@@ -32,9 +36,10 @@ class MomentumPredictor {
   Tensor run();
 
   Quicksilver& network_;
-  std::int64_t batch_size_;
-  Tensor volumes_;  ///< moving and target as channels, [1, 2, D, H, W]
-  Tensor starts_;   ///< of the patches to predict, on the volumes' device
+  PredictionOptions options_;
+  std::int64_t done_ = 0;  ///< patches
+  Tensor volumes_;         ///< moving and target as channels, [1, 2, D, H, W]
+  Tensor starts_;          ///< of the patches to predict, on the volumes' device
 };
 
 /// One prediction: [1, 1, D, H, W] twice -> [1, 3, D, H, W].

@@ -65,23 +65,23 @@ Tensor sample_on(const Tensor& values, const Geometry& from, const Geometry& to)
 MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
-                                           const std::function<bool(const LevelProgress&)>& observe) {
+                                           const std::function<bool(const LevelProgress&)>& observe,
+                                           const Tensor& start) {
   CINNABAR_CHECK(!levels.empty(), "match", "needs at least one level");
   MultiresolutionResult result;
-  Geometry previous_grid;
+  result.momentum = start.defined() ? start : Tensor::zeros(grid.shape(3), DType::f32, pair.fixed.device());
+  Geometry previous_grid = grid;
   double previous_h = 1.0;
   bool stopped = false;
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const auto began = std::chrono::steady_clock::now();
     const LevelProblem problem = problem_at(levels[i], pair, grid, options);
     const double h = levels[i].shrink;
-    const Tensor start =
-        i == 0 ? Tensor::zeros(problem.grid.shape(3), DType::f32, pair.fixed.device())
-               : scaled(sample_on(result.momentum, previous_grid, problem.grid), previous_h / h);
+    const Tensor from = scaled(sample_on(result.momentum, previous_grid, problem.grid), previous_h / h);
     LbfgsOptions level_lbfgs = lbfgs;
     level_lbfgs.max_iterations = stopped ? 0 : levels[i].iterations;
     const LbfgsResult found =
-        match(problem.pair, start, problem.options, level_lbfgs, [&](const LbfgsProgress& step) {
+        match(problem.pair, from, problem.options, level_lbfgs, [&](const LbfgsProgress& step) {
           const LevelProgress progress{static_cast<int>(i), static_cast<int>(levels.size()),
                                        levels[i].iterations, step};
           stopped = observe && !observe(progress);

@@ -42,11 +42,13 @@ struct MultiresolutionResult {
 /// Coarse-to-fine geodesic matching of a pair on `grid`. Every level minimises the same physical energy: on a
 /// grid h times coarser, alpha and beta become alpha / h^2 and beta / h^2, sigma becomes h sigma, and a
 /// momentum is h times smaller, so a coarse solution is carried to the next level by interpolation and a
-/// factor. `observe` returning false stops the whole optimisation after the step it saw.
+/// factor. `observe` returning false stops the whole optimisation after the step it saw. Starts from a
+/// momentum on `grid`, or from zero.
 MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
-                                           const std::function<bool(const LevelProgress&)>& observe);
+                                           const std::function<bool(const LevelProgress&)>& observe,
+                                           const Tensor& start = {});
 
 /// Options of a level whose voxels are h times those of the finest grid.
 MatchingOptions options_at(const MatchingOptions& finest, double h);

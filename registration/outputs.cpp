@@ -1,6 +1,5 @@
 #include "registration/outputs.hpp"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +30,12 @@ struct Products {
   Image jacobian;        ///< det of D phi^-1, fixed grid
 };
 
+/// What samples say of phi^-1, on the fixed grid.
+struct SampleMaps {
+  DisplacementField mean;
+  Image variance;  ///< sum of the variances of the three components, mm^2
+};
+
 DisplacementField on_fixed_grid(const Tensor& voxel_displacement, const Geometry& grid,
                                 const Geometry& fixed) {
   TransformChain chain;
@@ -56,6 +61,15 @@ Products make_products(const Image& fixed, const Image& moving, const Registrati
   return made;
 }
 
+SampleMaps sample_maps(const DeformationSamples& samples, const Geometry& grid, const Geometry& fixed) {
+  const double spacing = grid.spacing_mm()[0];
+  Tensor variance = samples.variance.reshape(grid.shape()).clone();
+  float* value = variance.data<float>();
+  for (std::int64_t i = 0; i < variance.numel(); ++i) value[i] *= static_cast<float>(spacing * spacing);
+  return {on_fixed_grid(samples.mean, grid, fixed),
+          resample(Image{variance, grid, {}, VoxelType::f32}, fixed, TransformChain())};
+}
+
 /// Where the fixed image is above a small share of its maximum: the head, for figures about the deformation.
 LabelImage foreground(const Image& fixed) {
   LabelImage mask{Tensor::zeros(fixed.voxels.shape(), DType::i32), fixed.geometry, {}, VoxelType::u8};
@@ -65,112 +79,6 @@ LabelImage foreground(const Image& fixed) {
   std::int32_t* label = mask.labels.data<std::int32_t>();
   for (std::int64_t i = 0; i < count; ++i) label[i] = value[i] > threshold ? 1 : 0;
   return mask;
-}
-
-std::size_t peak_memory_bytes(Device device) {
-  if (device.is_cuda()) return static_cast<std::size_t>(memory_use(DeviceType::cuda).peak_bytes);
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
-}
-
-std::string_view name_of(Similarity similarity) {
-  switch (similarity) {
-    case Similarity::ssd:
-      return "ssd";
-    case Similarity::ncc:
-      return "ncc";
-    case Similarity::lncc:
-      return "lncc";
-  }
-  fail("name_of", "unknown similarity");
-}
-
-std::string_view name_of(AffineModel model) {
-  switch (model) {
-    case AffineModel::none:
-      return "none";
-    case AffineModel::rigid:
-      return "rigid";
-    case AffineModel::affine:
-      return "affine";
-  }
-  fail("name_of", "unknown affine model");
-}
-
-Json parameters_of(const RegistrationOptions& options) {
-  const ShootingOptions& shooting = options.matching.shooting;
-  Json levels = Json::array();
-  for (const Level& level : options.levels) {
-    levels.push_back({{"shrink", level.shrink},
-                      {"smoothing_voxels", level.smoothing_voxels},
-                      {"iterations", level.iterations}});
-  }
-  return {{"similarity", name_of(options.matching.similarity)},
-          {"sigma", options.matching.sigma},
-          {"lncc_radius", options.matching.lncc_radius},
-          {"alpha", shooting.fluid.alpha},
-          {"beta", shooting.fluid.beta},
-          {"gamma", shooting.fluid.gamma},
-          {"power", shooting.fluid.power},
-          {"time_steps", shooting.time_steps},
-          {"inverse_iterations", shooting.inverse_iterations},
-          {"levels", levels},
-          {"relative_decrease", options.lbfgs.relative_decrease},
-          {"affine", name_of(options.affine.model)},
-          {"resolution_mm", options.preparation.resolution_mm},
-          {"crop", options.preparation.crop},
-          {"histogram_matching", options.preparation.match_histograms}};
-}
-
-Json levels_of(const RegistrationResult& result) {
-  Json levels = Json::array();
-  for (const LevelReport& level : result.levels) {
-    levels.push_back({{"grid", {level.grid[4], level.grid[3], level.grid[2]}},
-                      {"iterations", level.iterations},
-                      {"evaluations", level.evaluations},
-                      {"energy_before", level.first_energy},
-                      {"energy_after", level.energy},
-                      {"stop_reason", describe(level.reason)},
-                      {"seconds", level.seconds}});
-  }
-  return levels;
-}
-
-Json run_record(const Image& fixed, const Image& moving, const RegistrationResult& result,
-                const RegistrationOptions& options, const RunContext& context, const RunFigures& figures) {
-  const Device device = options.preparation.device;
-  return {{"version", context.version},
-          {"command", context.command},
-          {"device", detail::concat(device)},
-          {"device_name", device_properties(device).name},
-          {"device_reason", context.device_reason},
-          {"threads", context.threads},
-          {"seed", context.seed},
-          {"inputs",
-           {{"fixed", fixed.path},
-            {"fixed_crc32", checksum(fixed.path)},
-            {"moving", moving.path},
-            {"moving_crc32", checksum(moving.path)}}},
-          {"parameters", parameters_of(options)},
-          {"grid", {{"extent", result.grid.extent}, {"spacing_mm", result.grid.spacing_mm()[0]}}},
-          {"similarity_metric", "ncc"},
-          {"similarity_before", figures.similarity_before},
-          {"similarity_affine", figures.similarity_affine},
-          {"similarity_after", figures.similarity_after},
-          {"mse_before", result.ssd.header},
-          {"mse_affine", result.ssd.affine},
-          {"mse_after", result.ssd.final},
-          {"smallest_jacobian", result.smallest_jacobian},
-          {"nonpositive_jacobian_fraction", figures.nonpositive_jacobian_fraction},
-          {"sd_log_jacobian", figures.sd_log_jacobian},
-          {"inverse_consistency_mm", figures.inverse_consistency_mm},
-          {"inverse_consistency_mm_max", figures.inverse_consistency_mm_max},
-          {"iterations", result.iterations},
-          {"stop_reason", describe(result.reason)},
-          {"levels", levels_of(result)},
-          {"seconds", result.seconds},
-          {"peak_memory_bytes", peak_memory_bytes(device)}};
 }
 
 Report report_of(const Json& record, const std::vector<std::byte>& picture, const std::string& ants) {
@@ -187,7 +95,9 @@ Report report_of(const Json& record, const std::vector<std::byte>& picture, cons
     }
     return result;
   };
-  report.tables = {table("Result", record), table("Parameters", record["parameters"])};
+  report.tables = {table("Result", record), table("Parameters", record["parameters"]),
+                   table("Seconds", record["stage_seconds"])};
+  if (record.contains("prediction")) report.tables.push_back(table("Prediction", record["prediction"]));
   report.commands = {{"This run", record["command"].get<std::string>()},
                      {"The warped image with ANTs", ants}};
   return report;
@@ -232,7 +142,7 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
   const std::vector<std::byte> picture = draw_mosaic({fixed, made.moving_affine, made.warped, made.warp});
   const DisplacementField momentum =
       field_from_voxel_displacement(result.momentum.to(Device::cpu()), result.grid);
-  const std::vector<std::function<void()>> writers{
+  std::vector<std::function<void()>> writers{
       [&] { write_affine(prefix + "0GenericAffine.mat", made.affine); },
       [&] { write_field(prefix + "1Warp.nii.gz", made.warp); },
       [&] { write_field(prefix + "1InverseWarp.nii.gz", made.inverse_warp); },
@@ -240,12 +150,18 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
       [&] { write_image(prefix + "InverseWarped.nii.gz", made.inverse_warped); },
       [&] { write_field(prefix + "Momentum.nii.gz", momentum); },
       [&] { write_image(prefix + "Jacobian.nii.gz", made.jacobian); },
-      [&] { write_bytes(figures.picture, picture); },
-      [&] {
-        write_report(prefix + "report.html",
-                     report_of(record, picture, ants_command(prefix, fixed.path, moving.path)));
-      },
-      [&] { write_text(prefix + "run.json", record.dump(2) + "\n"); }};
+      [&] { write_bytes(figures.picture, picture); }};
+  std::optional<SampleMaps> maps;
+  if (result.prediction && result.prediction->samples) {
+    maps = sample_maps(*result.prediction->samples, result.grid, fixed.geometry);
+    writers.push_back([&] { write_field(prefix + "DeformationMean.nii.gz", maps->mean); });
+    writers.push_back([&] { write_image(prefix + "DeformationVariance.nii.gz", maps->variance); });
+  }
+  writers.push_back([&] {
+    write_report(prefix + "report.html",
+                 report_of(record, picture, ants_command(prefix, fixed.path, moving.path)));
+  });
+  writers.push_back([&] { write_text(prefix + "run.json", record.dump(2) + "\n"); });
   for (const auto& write : writers) {
     if (!keep_going())
       throw InterruptedRun("interrupted while writing; the files written so far are complete");

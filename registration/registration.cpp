@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "autograd/elementwise.hpp"
-#include "autograd/epdiff.hpp"
 #include "autograd/reduce.hpp"
 #include "autograd/similarity.hpp"
 #include "autograd/warp.hpp"
@@ -22,7 +21,7 @@ double evaluation_fields(int time_steps, bool checkpointed) {
 /// Fields that the line search and the image side hold besides.
 constexpr double kOptimiserFields = 8.0;
 
-std::size_t peak_bytes(const Shape& grid, const RegistrationOptions& options, bool checkpointed) {
+std::size_t matching_bytes(const Shape& grid, const RegistrationOptions& options, bool checkpointed) {
   const double voxels =
       static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
   const double fields = evaluation_fields(options.matching.shooting.time_steps, checkpointed) +
@@ -47,10 +46,56 @@ double similarity_ssd(const Tensor& moving, const PreparedPair& prepared) {
   return ssd(Variable(moving), Variable(prepared.pair.fixed), prepared.mask).value().item() / voxels;
 }
 
-double smallest_determinant(const Flow& flow) {
+/// Tells an observer where a run stands, and keeps how long its stages took.
+class StageClock {
+ public:
+  StageClock(const RegistrationObserver& observer, Device device) : observer_(observer), device_(device) {}
+
+  void begin(const std::string& stage) {
+    end();
+    if (observer_.stage) observer_.stage(stage);
+    stages_.push_back({stage, 0.0});
+  }
+  /// All stages so far.
+  std::vector<StageTime> end() {
+    synchronize(device_);
+    const auto now = std::chrono::steady_clock::now();
+    if (!stages_.empty()) stages_.back().seconds += std::chrono::duration<double>(now - began_).count();
+    began_ = now;
+    return stages_;
+  }
+
+ private:
+  const RegistrationObserver& observer_;
+  Device device_;
+  std::vector<StageTime> stages_;
+  std::chrono::steady_clock::time_point began_;
+};
+
+/// Finds the momentum of the prepared pair, and its geodesic.
+void find_geodesic(const PreparedPair& prepared, const RegistrationOptions& options,
+                   const RegistrationObserver& observer, StageClock& clock, RegistrationResult& result) {
+  MatchingOptions matching = options.matching;
+  matching.mask = prepared.mask;
+  matching.checkpointed = recomputes_steps(prepared.pair.fixed.shape(), options);
+  if (options.predictor) {
+    using Infeasible = QuicksilverPredictor::Infeasible;
+    const PredictionObserver watch{[&](const std::string& stage) { clock.begin(stage); }, observer.patches};
+    result.prediction = options.predictor->predict(
+        prepared.pair, options.levels.empty() ? Infeasible::refused : Infeasible::shortened, watch);
+    result.momentum = result.prediction->momentum;
+    result.flow = result.prediction->flow;
+  }
+  if (options.levels.empty()) return;
+  clock.begin(options.predictor ? "refinement" : "geodesic");
+  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, prepared.grid, matching, options.lbfgs,
+                                                       options.levels, observer.progress, result.momentum);
+  result.momentum = matched.momentum;
+  result.levels = std::move(matched.levels);
+  for (const LevelReport& level : result.levels) result.iterations += level.iterations;
+  result.reason = result.levels.back().reason;
   const NoGrad quiet;
-  const double of_phi = amin(jacobian_determinant(flow.phi)).value().item();
-  return std::min(of_phi, amin(jacobian_determinant(flow.psi)).value().item());
+  result.flow = shoot(Variable(result.momentum), matching.shooting);
 }
 
 /// Similarity of the pair the header alone gives, for the report, on the grid before it is cropped to the
@@ -81,11 +126,13 @@ MatchingOptions default_matching() {
 }
 
 bool recomputes_steps(const Shape& grid, const RegistrationOptions& options) {
-  return peak_bytes(grid, options, false) > available_bytes(options.preparation.device) / 2;
+  return matching_bytes(grid, options, false) > available_bytes(options.preparation.device) / 2;
 }
 
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options) {
-  return peak_bytes(grid, options, recomputes_steps(grid, options));
+  const std::size_t matching =
+      options.levels.empty() ? 0 : matching_bytes(grid, options, recomputes_steps(grid, options));
+  return std::max(matching, options.predictor ? options.predictor->peak_bytes(grid) : 0);
 }
 
 void require_memory(const Shape& grid, const RegistrationOptions& options) {
@@ -99,47 +146,62 @@ void require_memory(const Shape& grid, const RegistrationOptions& options) {
              std::ceil(ratio * 11.0) / 10.0, " times the present spacing");
 }
 
+std::string_view method_of(const RegistrationOptions& options) {
+  if (!options.predictor) return "lddmm";
+  return options.levels.empty() ? "quicksilver" : "quicksilver+lddmm";
+}
+
+void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
+                RegistrationOptions& options) {
+  const MomentumModel& model = predictor->model();
+  const std::string file = predictor->files().front().path.string();
+  PreparationOptions& preparation = options.preparation;
+  if (preparation.resolution_mm <= 0.0) {
+    if (model.head_voxels <= 0.0 && model.spacing_mm <= 0.0) {
+      fail_input(file, ": does not say on which grid its momenta live: ",
+                 "give --resolution (the published networks: 1)");
+    }
+    preparation.head_voxels = model.head_voxels;
+    preparation.resolution_mm = model.head_voxels > 0.0 ? 0.0 : model.spacing_mm;
+  }
+  if (!options.levels.empty() && !sigma && model.sigma <= 0.0) {
+    fail_input(file, ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
+  }
+  options.matching.sigma = sigma.value_or(model.sigma);
+  options.matching.similarity = Similarity::ssd;
+  options.matching.shooting = predictor->shooting();
+  options.predictor = std::move(predictor);
+}
+
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
                                    const RegistrationOptions& options, const RegistrationObserver& observer) {
   const auto began = std::chrono::steady_clock::now();
-  const auto announce = [&](const std::string& stage) {
-    if (observer.stage) observer.stage(stage);
-  };
+  StageClock clock(observer, options.preparation.device);
   require_contrast(fixed);
   require_contrast(moving);
 
   RegistrationResult result;
-  announce("affine");
+  clock.begin("affine");
   const Matrix4* initial = options.initial ? &*options.initial : nullptr;
   result.affine = align_affine(fixed, moving, fixed_mask, initial, options.affine);
 
-  announce("prepare");
+  clock.begin("prepare");
   const PreparedPair prepared =
       prepare_pair(fixed, moving, fixed_mask, result.affine.fixed_to_moving, options.preparation);
   result.grid = prepared.grid;
   require_memory(prepared.pair.fixed.shape(), options);
-  MatchingOptions matching = options.matching;
-  matching.mask = prepared.mask;
-  matching.checkpointed = recomputes_steps(prepared.pair.fixed.shape(), options);
+  find_geodesic(prepared, options, observer, clock, result);
 
-  announce("geodesic");
-  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, prepared.grid, matching, options.lbfgs,
-                                                       options.levels, observer.progress);
-  result.momentum = matched.momentum;
-  result.levels = std::move(matched.levels);
-  for (const LevelReport& level : result.levels) result.iterations += level.iterations;
-  result.reason = result.levels.back().reason;
-
-  announce("evaluate");
+  clock.begin("evaluate");
   const NoGrad quiet;
-  result.flow = shoot(Variable(result.momentum), matching.shooting);
-  result.smallest_jacobian = smallest_determinant(result.flow);
+  result.smallest_jacobian = smallest_jacobian(result.flow);
   const Tensor warped = warp(Variable(prepared.pair.moving), result.flow.psi, Boundary::border).value();
   result.ncc.affine = similarity_ncc(prepared.pair.moving, prepared);
   result.ncc.final = similarity_ncc(warped, prepared);
   result.ssd.affine = similarity_ssd(prepared.pair.moving, prepared);
   result.ssd.final = similarity_ssd(warped, prepared);
   score_header(fixed, moving, fixed_mask, options, result.ncc, result.ssd);
+  result.stages = clock.end();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
   result.seconds = elapsed.count();
   return result;

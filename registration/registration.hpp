@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "registration/affine_alignment.hpp"
 #include "registration/multiresolution.hpp"
 #include "registration/pair_preparation.hpp"
+#include "registration/quicksilver.hpp"
 
 namespace cinnabar::registration {
 
@@ -18,7 +20,8 @@ void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 /// MatchingOptions with few time steps, at the scale of 1 mm.
 MatchingOptions default_matching();
 
-/// Everything `cinnabar register` can be told.
+/// Everything `cinnabar register` can be told. Its methods are LDDMM (levels, no predictor), Quicksilver (a
+/// predictor, no levels) and Quicksilver refined by LDDMM (both).
 struct RegistrationOptions {
   AffineOptions affine;
   std::optional<Matrix4> initial;  ///< fixed world to moving world
@@ -26,13 +29,29 @@ struct RegistrationOptions {
   MatchingOptions matching = default_matching();
   LbfgsOptions lbfgs;
   std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
+  std::shared_ptr<QuicksilverPredictor> predictor;  ///< makes the momentum to start from; none: zero
 };
+
+/// "lddmm", "quicksilver" or "quicksilver+lddmm".
+std::string_view method_of(const RegistrationOptions& options);
+
+/// Starts from what a predictor makes: takes over the grid and the metric it was trained on. A
+/// `resolution_mm` that is set already stays; `sigma` is that of a refinement, by default the predictor's
+/// own. Throws InputError where the network does not say what is needed.
+void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
+                RegistrationOptions& options);
 
 /// Similarity of fixed and moving before and after, on the registration grid.
 struct StageSimilarity {
   double header = 0.0;  ///< aligned by the headers alone
   double affine = 0.0;  ///< after the affine stage
   double final = 0.0;   ///< after the geodesic
+};
+
+/// A part of a run, for the record.
+struct StageTime {
+  std::string stage;
+  double seconds = 0.0;
 };
 
 /// A finished registration. Warped points go fixed -> phi^-1 -> affine -> moving.
@@ -44,29 +63,32 @@ struct RegistrationResult {
   StageSimilarity ncc;
   StageSimilarity ssd;  ///< mean squared difference of scaled intensities
   double smallest_jacobian = 0.0;
+  std::optional<MomentumPrediction> prediction;
   std::vector<LevelReport> levels;
-  StopReason reason = StopReason::iteration_limit;
+  std::optional<StopReason> reason;  ///< of the optimisation, if there was one
   int iterations = 0;
+  std::vector<StageTime> stages;
   double seconds = 0.0;
 };
 
 struct RegistrationObserver {
   std::function<void(const std::string& stage)> stage;
   std::function<bool(const LevelProgress&)> progress;  ///< false stops the optimisation
+  std::function<void(std::int64_t done, std::int64_t total)> patches;
 };
 
-/// Whether the geodesic stage recomputes each RK4 step in backward: only where keeping them would take more
+/// Whether the optimisation recomputes each RK4 step in backward: only where keeping them would take more
 /// than half of the device's memory, for it costs a third more time.
 bool recomputes_steps(const Shape& grid, const RegistrationOptions& options);
 
-/// Bytes the geodesic stage holds at its peak for a registration grid of that many voxels.
+/// Bytes prediction and optimisation hold at their peak for a registration grid of that many voxels.
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options);
 
 /// Throws InputError, with the resolution that would fit, when the device's memory cannot hold the run.
 void require_memory(const Shape& grid, const RegistrationOptions& options);
 
-/// Affine stage, then coarse-to-fine geodesic matching. Throws InputError when the device's memory cannot
-/// hold the run (with the resolution that would fit) or when an image is constant.
+/// Affine stage, then prediction, coarse-to-fine geodesic matching or both. Throws InputError when the
+/// device's memory cannot hold the run (with the resolution that would fit) or when an image is constant.
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
                                    const RegistrationOptions& options, const RegistrationObserver& observer);
 

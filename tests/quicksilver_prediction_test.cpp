@@ -14,7 +14,7 @@ namespace cinnabar::testing {
 namespace {
 
 const Shape kPatch{7, 7, 7};
-constexpr PredictionOptions kOptions{.stride = 6, .batch_size = 5};
+const PredictionOptions kOptions{.stride = 6, .batch_size = 5};
 
 QuicksilverOptions tiny(double dropout = 0.0) {
   return {.features = 2, .patch = kPatch, .dropout = dropout, .seed = 3};
