@@ -1,7 +1,9 @@
 #include "models/quicksilver.hpp"
 
+#include <cmath>
 #include <string>
 
+#include "autograd/elementwise.hpp"
 #include "autograd/layout.hpp"
 #include "layers/activation.hpp"
 #include "layers/conv3d.hpp"
@@ -22,6 +24,27 @@ ConvWindow unpooling(const Shape& extents) {
     window.kernel[static_cast<std::size_t>(axis)] = 2 + extents[axis] % 2;
   }
   return window;
+}
+
+/// Normal weights that keep the size of activations (He et al., ICCV 2015) and no biases. PyTorch's default,
+/// with which the original began, shrinks them from layer to layer until the output hardly depends on the
+/// input, and a training takes thousands of batches to get away from there. Momenta are small beside
+/// intensities, and so are the first predictions.
+void initialise(const std::vector<NamedVariable>& parameters, Generator& generator) {
+  constexpr double kSlope = 0.25;  // of PReLU at its start
+  constexpr double kOutputScale = 1.0 / 64;
+  for (const auto& [name, variable] : parameters) {
+    Variable parameter = variable;
+    const Shape& shape = parameter.shape();
+    if (name.ends_with(".bias")) parameter.set_value(Tensor::zeros(shape));
+    if (shape.rank() != 5) continue;
+    double scale = 1.0;
+    // A tap of a transposed convolution of stride 2 reaches every eighth voxel.
+    if (name.find("conv_unpooling") != std::string::npos) scale = std::sqrt(8.0);
+    if (name.ends_with("_2.conv_output.weight")) scale = kOutputScale;
+    const NoGrad quiet;
+    parameter.set_value((scale * Variable(kaiming_normal(shape, generator, kSlope))).value());
+  }
 }
 
 }  // namespace
@@ -113,6 +136,7 @@ Quicksilver::Quicksilver(const QuicksilverOptions& options) : options_(options) 
     add(decoders_[axis], name, Block::decoder(4 * features, 2 * features, half, Block::Part::inner, source));
     add(decoders_[axis], name, Block::decoder(2 * features, 1, options.patch, Block::Part::last, source));
   }
+  initialise(named_parameters(), source.weights);
 }
 
 Quicksilver::~Quicksilver() = default;
