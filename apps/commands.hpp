@@ -27,5 +27,6 @@ void add_info(CLI::App& app);
 void add_mirror(CLI::App& app);
 void add_momenta(CLI::App& app);
 void add_train(CLI::App& app);
+void add_train_quicksilver(CLI::App& train);
 
 }  // namespace cinnabar::apps

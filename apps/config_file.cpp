@@ -35,7 +35,8 @@ bool scalar_text(const toml::node& node, std::string& text) {
 
 class TomlConfig : public CLI::ConfigTOML {
  public:
-  TomlConfig(const CLI::App& app, std::string command) : app_(app), command_(std::move(command)) {}
+  TomlConfig(const CLI::App& app, std::vector<std::string> command)
+      : app_(app), command_(std::move(command)) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     toml::table root;
@@ -46,27 +47,33 @@ class TomlConfig : public CLI::ConfigTOML {
                  ")");
     }
     std::vector<CLI::ConfigItem> entries;
-    for (const auto& [key, node] : root) {
-      const std::string name(key.str());
-      const toml::table* table = node.as_table();
-      if (table == nullptr) {
-        const bool common = app_.get_option_no_throw("--" + name) != nullptr;
-        add_item(entries, common ? "" : command_, name, node);
-      } else if (name == command_) {
-        for (const auto& [inner, value] : *table)
-          add_item(entries, command_, std::string(inner.str()), value);
-      } else if (!has_subcommand(app_, name)) {
-        fail_input("the --config file has a table [", name, "], which is no subcommand");
-      }
-    }
+    add_table(entries, root, app_, 0);
     return entries;
   }
 
  private:
-  static void add_item(std::vector<CLI::ConfigItem>& entries, const std::string& parent,
+  /// Adds what a table holds for the command; `app` is the subcommand it belongs to, that of the first
+  /// `depth` names.
+  void add_table(std::vector<CLI::ConfigItem>& entries, const toml::table& table, const CLI::App& app,
+                 std::size_t depth) const {
+    for (const auto& [key, node] : table) {
+      const std::string name(key.str());
+      const toml::table* inner = node.as_table();
+      if (inner == nullptr) {
+        const bool common = depth == 0 && app_.get_option_no_throw("--" + name) != nullptr;
+        add_item(entries, common ? std::vector<std::string>() : command_, name, node);
+      } else if (depth < command_.size() && name == command_[depth]) {
+        add_table(entries, *inner, *app.get_subcommand(name), depth + 1);
+      } else if (!has_subcommand(app, name)) {
+        fail_input("the --config file has a table [", name, "], which is no subcommand");
+      }
+    }
+  }
+
+  static void add_item(std::vector<CLI::ConfigItem>& entries, const std::vector<std::string>& parents,
                        const std::string& name, const toml::node& node) {
     CLI::ConfigItem item;
-    if (!parent.empty()) item.parents = {parent};
+    item.parents = parents;
     item.name = name;
     std::string text;
     if (const toml::array* array = node.as_array()) {
@@ -87,7 +94,7 @@ class TomlConfig : public CLI::ConfigTOML {
   }
 
   const CLI::App& app_;
-  std::string command_;
+  std::vector<std::string> command_;
 };
 
 }  // namespace
@@ -97,7 +104,8 @@ bool has_subcommand(const CLI::App& app, const std::string& name) {
   return !known.empty();
 }
 
-std::shared_ptr<CLI::Config> make_config_reader(const CLI::App& app, const std::string& command) {
+std::shared_ptr<CLI::Config> make_config_reader(const CLI::App& app,
+                                                const std::vector<std::string>& command) {
   return std::make_shared<TomlConfig>(app, command);
 }
 

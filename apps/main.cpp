@@ -58,13 +58,24 @@ std::vector<std::string> arguments(int count, char** words) {
   return result;
 }
 
-int parse_and_run(CLI::App& app, std::vector<std::string> words) {
-  std::string command;
+/// The names among the words that lead to a subcommand: {"train", "quicksilver"}.
+std::vector<std::string> command_in(const CLI::App& app, const std::vector<std::string>& words) {
+  std::vector<std::string> command;
+  const CLI::App* at = &app;
   for (const std::string& word : words) {
-    if (command.empty() && has_subcommand(app, word)) command = word;
+    if (!has_subcommand(*at, word)) continue;
+    command.push_back(word);
+    at = at->get_subcommand(word);
   }
+  return command;
+}
+
+int parse_and_run(CLI::App& app, std::vector<std::string> words) {
+  const std::vector<std::string> command = command_in(app, words);
   app.config_formatter(make_config_reader(app, command));
-  const std::string help = "; see cinnabar " + command + (command.empty() ? "" : " ") + "--help";
+  std::string help = "; see cinnabar ";
+  for (const std::string& name : command) help += name + " ";
+  help += "--help";
   if (command.empty() && !words.empty() && !words.front().starts_with("-")) {
     return report("there is no subcommand '" + words.front() + "'" + help, kUsage);
   }

@@ -31,6 +31,17 @@ std::vector<std::string> names_in(const std::string& text) {
   return names;
 }
 
+/// What a killed process left of a checkpoint that it was writing (engine/safetensors.hpp).
+void remove_leftovers(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path folder = checkpoint.has_parent_path() ? checkpoint.parent_path() : ".";
+  const std::string start = checkpoint.filename().string() + ".";
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(start) && name.ends_with(".tmp")) std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
 void write_checkpoint(QuicksilverTraining& training, const TrainingRun& run) {
   SafeTensors content = training.state();
   content.metadata["format"] = kFormat;
@@ -76,7 +87,12 @@ TrainingFiles::TrainingFiles(const std::filesystem::path& path) : network(path) 
 
 std::optional<TrainingCheckpoint> read_checkpoint(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return std::nullopt;
-  TrainingCheckpoint checkpoint{load_safetensors(path), {}};
+  TrainingCheckpoint checkpoint;
+  try {
+    checkpoint.state = load_safetensors(path);
+  } catch (const InputError& error) {
+    fail_input(error.what(), "; --restart begins anew");
+  }
   const auto text = [&](const char* key) {
     const auto found = checkpoint.state.metadata.find(key);
     return found == checkpoint.state.metadata.end() ? std::string() : found->second;
@@ -118,6 +134,7 @@ void resume(QuicksilverTraining& training, const TrainingCheckpoint& checkpoint,
 
 TrainingEnd run_training(QuicksilverTraining& training, const TrainingRun& run,
                          const TrainingObserver& observer) {
+  remove_leftovers(run.files.checkpoint);
   const Clock::time_point began = Clock::now();
   Clock::time_point saved = began;
   TrainingEnd stopped = TrainingEnd::finished;

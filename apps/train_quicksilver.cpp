@@ -1,0 +1,356 @@
+// cinnabar train quicksilver: from a folder of momenta to a network.
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "apps/commands.hpp"
+#include "apps/device_choice.hpp"
+#include "apps/interrupt.hpp"
+#include "apps/training_progress.hpp"
+#include "registration/correction_pairs.hpp"
+#include "registration/output_file.hpp"
+#include "registration/outputs.hpp"
+#include "registration/training_pairs.hpp"
+#include "registration/training_run.hpp"
+
+namespace cinnabar::apps {
+
+namespace {
+
+using namespace registration;
+
+struct QuicksilverArguments {
+  std::string pairs, momenta, output, validation_pairs, initial, prediction;
+  std::string device = "auto", schedule = "constant", places = "grid", storage = "f32", precision = "fp32";
+  std::optional<double> validation;
+  std::int64_t stride = 14;
+  bool correction = false, skip_missing = false, restart = false;
+  double checkpoint_minutes = 5.0, max_minutes = 0.0;
+  QuicksilverOptions network;
+  QuicksilverTrainingOptions training;
+};
+
+constexpr double kValidationShare = 0.1;
+
+MomentumModel read_model(const std::filesystem::path& momenta) {
+  const std::filesystem::path path = momenta / "momenta.json";
+  std::ifstream file(path);
+  if (!file) fail_input(path.string(), ": not found; --momenta names a folder that cinnabar momenta made");
+  const nlohmann::json settings = nlohmann::json::parse(file, nullptr, false);
+  if (!settings.is_object() || !settings.contains("model")) {
+    fail_input(path.string(), ": is no description of momenta");
+  }
+  try {
+    return momentum_model_from_json(settings["model"]);
+  } catch (const InputError& error) {
+    fail_input(path.string(), ": ", error.what());
+  }
+}
+
+QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments) {
+  QuicksilverTrainingOptions options = arguments.training;
+  options.patches.grid.stride = {arguments.stride, arguments.stride, arguments.stride};
+  options.patches.places = arguments.places == "anywhere" ? PatchPlaces::anywhere : PatchPlaces::grid;
+  options.patches.seed = arguments.network.seed;
+  options.schedule = arguments.schedule == "cosine" ? RateSchedule::cosine : RateSchedule::constant;
+  return options;
+}
+
+/// What a checkpoint keeps of the command: all that changes the weights.
+std::map<std::string, std::string> options_of(const QuicksilverArguments& arguments,
+                                              const MomentumModel& model) {
+  const QuicksilverTrainingOptions& training = arguments.training;
+  const QuicksilverPatchOptions& patches = training.patches;
+  return {{"--features", fmt::format("{}", arguments.network.features)},
+          {"--dropout", fmt::format("{}", arguments.network.dropout)},
+          {"--seed", fmt::format("{}", arguments.network.seed)},
+          {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
+          {"--correction", arguments.correction ? "on" : "off"},
+          {"--network", arguments.correction ? checksum(arguments.prediction) : ""},
+          {"--epochs", fmt::format("{}", training.epochs)},
+          {"--batch", fmt::format("{}", patches.batch_size)},
+          {"--learning-rate", fmt::format("{}", training.learning_rate)},
+          {"--schedule", arguments.schedule},
+          {"--moving-average", fmt::format("{}", training.moving_average)},
+          {"--stride", fmt::format("{}", arguments.stride)},
+          {"--places", arguments.places},
+          {"--mirror", patches.mirror ? "on" : "off"},
+          {"--intensity", fmt::format("{}", patches.intensity)},
+          {"--validation-steps", fmt::format("{}", training.validation_steps)},
+          {"the model in momenta.json", to_json(model).dump()}};
+}
+
+TrainingSplit split_pairs(std::vector<TrainingPair> pairs, const QuicksilverArguments& arguments) {
+  if (!arguments.validation_pairs.empty()) {
+    name_validation_pairs(pairs, arguments.validation_pairs);
+    return split_as_named(pairs);
+  }
+  const bool named = std::any_of(pairs.begin(), pairs.end(), [](const TrainingPair& pair) {
+    return pair.split != PairSplit::unspecified;
+  });
+  if (named && !arguments.validation) return split_as_named(pairs);
+  return split_by_subjects(std::move(pairs), arguments.validation.value_or(kValidationShare),
+                           arguments.network.seed);
+}
+
+/// The pairs to train and validate on: those of the checkpoint where there is one.
+TrainingSplit choose_pairs(const QuicksilverArguments& arguments,
+                           const std::optional<TrainingCheckpoint>& checkpoint) {
+  const std::vector<TrainingPair> pairs =
+      arguments.pairs.empty() ? finished_pairs(arguments.momenta)
+                              : finished_pairs(arguments.momenta, arguments.pairs, arguments.skip_missing);
+  if (checkpoint)
+    return split_as_before(pairs, checkpoint->settings.training, checkpoint->settings.validation);
+  return split_pairs(pairs, arguments);
+}
+
+std::vector<std::string> names_of(const std::vector<TrainingPair>& pairs) {
+  std::vector<std::string> names;
+  for (const TrainingPair& pair : pairs) names.push_back(pair.name);
+  return names;
+}
+
+VolumeSet volumes_of(const std::vector<TrainingPair>& pairs) {
+  std::vector<std::filesystem::path> files;
+  for (const TrainingPair& pair : pairs) files.push_back(pair.volumes);
+  return VolumeSet::map(files);
+}
+
+void take_initial_weights(Quicksilver& network, const std::string& path) {
+  const LoadedQuicksilver initial = load_quicksilver(path);
+  const QuicksilverOptions& theirs = initial.description.network;
+  if (theirs.features != network.options().features || theirs.patch != network.options().patch) {
+    fail_input(path, ": has ", theirs.features, " features, the network to train ",
+               network.options().features, ": give --features ", theirs.features);
+  }
+  network.load_state(initial.network->state());
+}
+
+void print_plan(const QuicksilverTraining& training, const TrainingSplit& split, const Quicksilver& network,
+                const DeviceChoice& choice) {
+  fmt::print("device      {} ({})\n", detail::concat(choice.device), choice.reason);
+  fmt::print("network     {} features, {} parameters\n", network.options().features,
+             network.parameter_count());
+  fmt::print("pairs       {} to train on, {} to validate with", split.training.size(),
+             split.validation.size());
+  if (split.left_out > 0) fmt::print(", {} left out, which would connect both", split.left_out);
+  if (split.shared > 0) fmt::print("; {} of the latter share a subject with the former", split.shared);
+  fmt::print("\npatches     {} an epoch, {} batches in all\n", training.places(), training.total_steps());
+  if (training.step() > 0) fmt::print("goes on     after batch {}\n", training.step());
+  std::fflush(stdout);
+}
+
+void print_end(const QuicksilverTraining& training, const TrainingFiles& files, TrainingEnd end) {
+  if (training.best().step > 0) {
+    fmt::print("validation  {:.4f} of predicting zero, after epoch {:.2f}\n",
+               training.best().validation.ratio, training.best().epoch);
+  }
+  if (end == TrainingEnd::out_of_time) {
+    fmt::print("stopped after --max-minutes at batch {} of {}; the same command goes on from {}\n",
+               training.step(), training.total_steps(), files.checkpoint.string());
+    return;
+  }
+  if (end == TrainingEnd::out_of_patience) fmt::print("stopped early after batch {}\n", training.step());
+  fmt::print("written     {}, {}, {}\n", files.network.string(), files.table.string(),
+             files.picture.string());
+}
+
+void check_arguments(const QuicksilverArguments& arguments) {
+  if (arguments.precision != "fp32") {
+    fail_input("--precision ", arguments.precision,
+               " needs tensor-core kernels, which this version does not have: use fp32");
+  }
+  if (arguments.correction == arguments.prediction.empty()) {
+    fail_input("--correction and --network go together: the prediction network that is to be corrected");
+  }
+  require_writable_prefix(arguments.output);
+}
+
+TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& model) {
+  const QuicksilverRole role =
+      arguments.correction ? QuicksilverRole::correction : QuicksilverRole::prediction;
+  const std::string seed = fmt::format("{}", arguments.network.seed);
+  return {TrainingFiles(arguments.output),
+          {options_of(arguments, model), {}, {}},
+          {arguments.network, role, model, {{"command", command_line()}, {"seed", seed}}},
+          arguments.storage == "f16"    ? DType::f16
+          : arguments.storage == "bf16" ? DType::bf16
+                                        : DType::f32,
+          arguments.checkpoint_minutes,
+          arguments.max_minutes};
+}
+
+/// Lets the pairs point to what a correction network learns from them, made where it is missing.
+void use_correction_lessons(TrainingSplit& split, const QuicksilverArguments& arguments,
+                            const MomentumModel& model, Device device) {
+  const LoadedQuicksilver prediction = load_quicksilver(arguments.prediction);
+  if (prediction.description.role != QuicksilverRole::prediction) {
+    fail_input(arguments.prediction, ": is a correction network; --network names the prediction network");
+  }
+  prediction.network->to(device);
+  const std::filesystem::path folder = correction_folder(arguments.momenta, arguments.prediction);
+  CorrectionObserver observer;
+  observer.keep_going = [] { return !interrupted(); };
+  observer.made = [](std::size_t done, std::size_t all) {
+    if (!common_options().quiet && (done % 10 == 0 || done == all)) {
+      fmt::print(stderr, "lessons for the correction: {}/{}\n", done, all);
+    }
+  };
+  for (auto* pairs : {&split.training, &split.validation}) {
+    if (!make_correction_lessons(*pairs, folder, *prediction.network, model, observer)) {
+      throw InterruptedRun("interrupted; the same command goes on");
+    }
+  }
+}
+
+TrainingEnd train(QuicksilverTraining& training, const TrainingRun& run) {
+  TrainingProgress progress(training, common_options().quiet);
+  TrainingObserver observer;
+  observer.keep_going = [] { return !interrupted(); };
+  observer.advanced = [&] { progress.advanced(); };
+  observer.validated = [&](const LossPoint& point) { progress.validated(point); };
+  return run_training(training, run, observer);
+}
+
+void run(const QuicksilverArguments& arguments) {
+  check_arguments(arguments);
+  const DeviceChoice choice = choose_device(arguments.device);
+  const MomentumModel model = read_model(arguments.momenta);
+  TrainingRun run = run_of(arguments, model);
+  std::optional<TrainingCheckpoint> checkpoint;
+  if (!arguments.restart) checkpoint = read_checkpoint(run.files.checkpoint);
+  if (checkpoint) require_same_options(*checkpoint, run.settings.options, run.files.checkpoint);
+  TrainingSplit split = choose_pairs(arguments, checkpoint);
+  run.settings.training = names_of(split.training);
+  run.settings.validation = names_of(split.validation);
+  catch_interrupts();
+  if (arguments.correction) use_correction_lessons(split, arguments, model, choice.device);
+
+  Quicksilver network(arguments.network);
+  if (!arguments.initial.empty()) take_initial_weights(network, arguments.initial);
+  network.to(choice.device);
+  std::optional<VolumeSet> validation;
+  if (!split.validation.empty()) validation = volumes_of(split.validation);
+  QuicksilverTraining training(network, volumes_of(split.training), validation, resolve(arguments));
+  if (checkpoint) resume(training, *checkpoint, run.files.checkpoint);
+  if (!common_options().quiet) print_plan(training, split, network, choice);
+
+  const TrainingEnd end = train(training, run);
+  if (end == TrainingEnd::interrupted) {
+    throw InterruptedRun(fmt::format("interrupted after batch {}; the same command goes on from {}",
+                                     training.step(), run.files.checkpoint.string()));
+  }
+  if (!common_options().quiet) print_end(training, run.files, end);
+}
+
+void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
+  QuicksilverPatchOptions& patches = arguments.training.patches;
+  command.add_option("--momenta", arguments.momenta, "folder that cinnabar momenta made")->required();
+  command.add_option("--pairs", arguments.pairs,
+                     "list of pairs to use (.csv); without it all that are finished in the folder");
+  command.add_flag("--skip-missing", arguments.skip_missing, "leave out pairs without a finished momentum");
+  command
+      .add_option(
+          "--validation", arguments.validation,
+          "share of the pairs to validate with, of subjects that are not trained on; 0: none (default: "
+          "as the list's column split says, else 0.1)")
+      ->check(CLI::Range(0.0, 0.9));
+  command.add_option("--validation-pairs", arguments.validation_pairs,
+                     "file with the names of the pairs to validate with, one a line");
+  command.add_option("--batch", patches.batch_size, "patches in a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--stride", arguments.stride, "distance of patches in voxels")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--places", arguments.places, "where patches lie: on the grid, or anywhere")
+      ->check(CLI::IsMember({"grid", "anywhere"}))
+      ->capture_default_str();
+  command.add_flag("--mirror", patches.mirror, "exchange left and right of every other patch, by chance");
+  command
+      .add_option("--intensity", patches.intensity,
+                  "how much intensities vary by chance: gamma in 1 +- this, and noise")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+}
+
+void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
+  QuicksilverTrainingOptions& training = arguments.training;
+  command.add_option("--features", arguments.network.features, "channels of the network's first block")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--dropout", arguments.network.dropout, "0.2 makes the probabilistic network")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  command.add_flag("--correction", arguments.correction,
+                   "train a correction network, on what the one named by --network leaves");
+  command.add_option("--network", arguments.prediction, "prediction network to correct (.safetensors)");
+  command.add_option("--initial", arguments.initial, "network whose weights to start from");
+  command.add_option("--epochs", training.epochs, "as many patches as the grids have places are an epoch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--learning-rate", training.learning_rate, "of Adam")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--schedule", arguments.schedule, "of the learning rate: constant, or cosine down to 0")
+      ->check(CLI::IsMember({"constant", "cosine"}))
+      ->capture_default_str();
+  command
+      .add_option("--moving-average", training.moving_average,
+                  "decay, such as 0.999: validate and keep averaged weights")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      .add_option("--validation-steps", training.validation_steps,
+                  "batches between validations (0: an epoch)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--patience", training.patience,
+                  "stop after so many validations without improvement (0: never)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--seed", arguments.network.seed, "of weights, patches, augmentation and dropout")
+      ->capture_default_str();
+}
+
+void add_run_options(CLI::App& command, QuicksilverArguments& arguments) {
+  command.add_option("--out,--output,-o", arguments.output, "network to write (.safetensors)")->required();
+  command.add_option("--storage", arguments.storage, "type of the written weights")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->capture_default_str();
+  command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command.add_option("--precision", arguments.precision, "of the arithmetic: fp32")
+      ->check(CLI::IsMember({"fp32", "tf32", "fp16", "bf16"}))
+      ->capture_default_str();
+  command
+      .add_option("--checkpoint-minutes", arguments.checkpoint_minutes,
+                  "a kill loses at most so much of the work")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--max-minutes", arguments.max_minutes,
+                  "stop with a checkpoint after so long; the same command goes on (0: no limit)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_flag("--restart", arguments.restart, "begin anew although there is a checkpoint");
+}
+
+}  // namespace
+
+void add_train_quicksilver(CLI::App& train) {
+  auto arguments = std::make_shared<QuicksilverArguments>();
+  CLI::App& command = *train.add_subcommand(
+      "quicksilver", "Train a network that predicts initial momenta from pairs of scans, patch by patch");
+  add_data_options(command, *arguments);
+  add_optimiser_options(command, *arguments);
+  add_run_options(command, *arguments);
+  command.callback([arguments] { run(*arguments); });
+}
+
+}  // namespace cinnabar::apps
