@@ -12,6 +12,7 @@
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
 #include "apps/training_progress.hpp"
+#include "autograd/gaussian_smooth.hpp"
 #include "registration/correction_pairs.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
@@ -30,6 +31,7 @@ struct QuicksilverArguments {
   std::optional<double> validation;
   std::int64_t stride = 14;
   bool correction = false, skip_missing = false, restart = false;
+  double smoothing_voxels = 0.0;
   double checkpoint_minutes = 5.0, max_minutes = 0.0;
   QuicksilverOptions network;
   QuicksilverTrainingOptions training;
@@ -81,6 +83,7 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
           {"--places", arguments.places},
           {"--mirror", patches.mirror ? "on" : "off"},
           {"--intensity", fmt::format("{}", patches.intensity)},
+          {"--smooth-momenta", fmt::format("{}", arguments.smoothing_voxels)},
           {"--validation-steps", fmt::format("{}", training.validation_steps)},
           {"the model in momenta.json", to_json(model).dump()}};
 }
@@ -115,10 +118,19 @@ std::vector<std::string> names_of(const std::vector<TrainingPair>& pairs) {
   return names;
 }
 
-VolumeSet volumes_of(const std::vector<TrainingPair>& pairs) {
+/// The volumes on disk, or copies in memory with smoothed momenta.
+VolumeSet volumes_of(const std::vector<TrainingPair>& pairs, double smoothing_voxels) {
   std::vector<std::filesystem::path> files;
   for (const TrainingPair& pair : pairs) files.push_back(pair.volumes);
-  return VolumeSet::map(files);
+  if (smoothing_voxels == 0.0) return VolumeSet::map(files);
+  std::vector<Batch> stacks;
+  for (const std::filesystem::path& file : files) {
+    Batch stack = load_safetensors(file).tensors;
+    Tensor& momentum = stack.at("momentum");
+    momentum = gaussian_smooth(momentum, {smoothing_voxels, smoothing_voxels, smoothing_voxels});
+    stacks.push_back(std::move(stack));
+  }
+  return VolumeSet(std::move(stacks));
 }
 
 void take_initial_weights(Quicksilver& network, const std::string& path) {
@@ -235,8 +247,9 @@ void run(const QuicksilverArguments& arguments) {
   if (!arguments.initial.empty()) take_initial_weights(network, arguments.initial);
   network.to(choice.device);
   std::optional<VolumeSet> validation;
-  if (!split.validation.empty()) validation = volumes_of(split.validation);
-  QuicksilverTraining training(network, volumes_of(split.training), validation, resolve(arguments));
+  if (!split.validation.empty()) validation = volumes_of(split.validation, arguments.smoothing_voxels);
+  QuicksilverTraining training(network, volumes_of(split.training, arguments.smoothing_voxels), validation,
+                               resolve(arguments));
   if (checkpoint) resume(training, *checkpoint, run.files.checkpoint);
   if (!common_options().quiet) print_plan(training, split, network, choice);
 
@@ -272,6 +285,11 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->check(CLI::IsMember({"grid", "anywhere"}))
       ->capture_default_str();
   command.add_flag("--mirror", patches.mirror, "exchange left and right of every other patch, by chance");
+  command
+      .add_option("--smooth-momenta", arguments.smoothing_voxels,
+                  "learn momenta smoothed by a Gaussian of so many voxels")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
   command
       .add_option("--intensity", patches.intensity,
                   "how much intensities vary by chance: gamma in 1 +- this, and noise")
