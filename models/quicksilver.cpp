@@ -59,7 +59,16 @@ class Quicksilver::Block : public Sequential {
     Generator weights;
     double dropout;
     std::uint64_t seed;
+    Conv3dBackend backend;
     std::uint64_t streams = 0;
+
+    /// The window with the backend that computes it.
+    ConvWindow computed(ConvWindow window) const {
+      const bool strided = window.options.stride != std::array<std::int64_t, 3>{1, 1, 1};
+      const bool eligible = backend != Conv3dBackend::fft || !strided;
+      window.options.backend = eligible ? backend : Conv3dBackend::by_rule;
+      return window;
+    }
   };
 
   static std::unique_ptr<Block> encoder(std::int64_t in, std::int64_t out, Source& source) {
@@ -70,7 +79,8 @@ class Quicksilver::Block : public Sequential {
     block->activate("prelu2", source);
     block->convolve("conv_inblock2", out, out, source);
     block->activate("prelu3", source);
-    block->add_named<Conv3dLayer>("conv_pooling", out, out, conv_cubes(2, 1, 2), source.weights);
+    block->add_named<Conv3dLayer>("conv_pooling", out, out, source.computed(conv_cubes(2, 1, 2)),
+                                  source.weights);
     block->add_named<PRelu>("prelu4");
     return block;
   }
@@ -79,7 +89,8 @@ class Quicksilver::Block : public Sequential {
   static std::unique_ptr<Block> decoder(std::int64_t in, std::int64_t out, const Shape& extents, Part part,
                                         Source& source) {
     auto block = std::make_unique<Block>();
-    block->add_named<ConvTranspose3dLayer>("conv_unpooling", in, in, unpooling(extents), source.weights);
+    block->add_named<ConvTranspose3dLayer>("conv_unpooling", in, in, source.computed(unpooling(extents)),
+                                           source.weights);
     block->add_named<PRelu>("prelu1");
     block->convolve("conv_inblock1", in, in, source);
     block->activate("prelu2", source);
@@ -100,7 +111,7 @@ class Quicksilver::Block : public Sequential {
 
  private:
   void convolve(const std::string& name, std::int64_t in, std::int64_t out, Source& source) {
-    add_named<Conv3dLayer>(name, in, out, conv_cubes(3, 1), source.weights);
+    add_named<Conv3dLayer>(name, in, out, source.computed(conv_cubes(3, 1)), source.weights);
   }
 
   void activate(const std::string& name, Source& source) {
@@ -121,7 +132,7 @@ Quicksilver::Quicksilver(const QuicksilverOptions& options) : options_(options) 
       "quicksilver", "patches need extents (d, h, w) of at least 3, got ", options.patch);
   const std::int64_t features = options.features;
   const Shape half = pooled(options.patch);
-  Block::Source source{Generator(options.seed), options.dropout, options.seed};
+  Block::Source source{Generator(options.seed), options.dropout, options.seed, options.backend};
   const auto add = [&](std::vector<std::unique_ptr<Block>>& blocks, const std::string& name,
                        std::unique_ptr<Block> block) {
     blocks.push_back(std::move(block));

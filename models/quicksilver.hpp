@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/conv3d.hpp"
 #include "layers/dropout.hpp"
 #include "layers/sequential.hpp"
 
@@ -14,6 +15,8 @@ struct QuicksilverOptions {
   Shape patch{15, 15, 15};     ///< extents (d, h, w) of a patch, each at least 3
   double dropout = 0.0;        ///< 0.2 makes the probabilistic network
   std::uint64_t seed = 0;      ///< of the initial weights and of the dropout masks
+  /// Of all convolutions; by_rule takes its place where fft cannot compute a strided one.
+  Conv3dBackend backend = Conv3dBackend::by_rule;
 };
 
 /// The network of Quicksilver (Yang et al., NeuroImage 2017, fig. 2): from patches of a moving and a target

@@ -1,0 +1,142 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/losses.hpp"
+#include "layers/optimizer.hpp"
+#include "models/quicksilver.hpp"
+#include "tests/tensors.hpp"
+#include "tests/torch_cases.hpp"
+
+// The network of Quicksilver against the original one: output, loss, every gradient and three steps of Adam,
+// by every backend of convolutions that the device has.
+
+namespace cinnabar::testing {
+namespace {
+
+using Tensors = std::map<std::string, Tensor>;
+
+const std::vector<TorchCase>& cases() {
+  static const std::vector<TorchCase> all = torch_cases({"quicksilver_f"});
+  return all;
+}
+
+/// Those tensors whose names begin with a prefix, without it.
+SafeTensors with_prefix(const Tensors& tensors, const std::string& prefix) {
+  SafeTensors found;
+  for (const auto& [name, tensor] : tensors) {
+    if (name.starts_with(prefix)) found.tensors[name.substr(prefix.size())] = tensor.to(Device::cpu());
+  }
+  return found;
+}
+
+/// || actual - expected || / || expected - start || over all tensors together: the error of what training
+/// changed. Single weights say little, for Adam makes steps of one length even where a gradient is noise.
+double error_of_change(const SafeTensors& actual, const SafeTensors& expected, const SafeTensors& start) {
+  double error = 0.0, change = 0.0;
+  for (const auto& [name, tensor] : expected.tensors) {
+    const auto a = actual.tensors.at(name).to_vector<double>();
+    const auto e = tensor.to_vector<double>();
+    const auto s = start.tensors.at(name).to_vector<double>();
+    for (std::size_t i = 0; i < e.size(); ++i) {
+      error += (a[i] - e[i]) * (a[i] - e[i]);
+      change += (e[i] - s[i]) * (e[i] - s[i]);
+    }
+  }
+  return std::sqrt(error / change);
+}
+
+class QuicksilverGolden : public ::testing::TestWithParam<TorchCase> {
+ protected:
+  void SetUp() override { skip_unless_available(GetParam().device); }
+
+  /// One training as the file records it, with one backend.
+  void run(Conv3dBackend backend) {
+    const nlohmann::json& options = GetParam().options;
+    const std::int64_t patch = options.at("patch_size");
+    Quicksilver network(
+        {.features = options.at("feature_num"), .patch = {patch, patch, patch}, .backend = backend});
+    network.to(GetParam().dtype);
+    network.load_state(start_);
+    network.to(GetParam().device);
+    const auto betas = options.at("betas").get<std::vector<double>>();
+    Adam adam(network.named_parameters(), {options.at("lr"), betas.at(0), betas.at(1), options.at("eps")});
+    const std::int64_t steps = options.at("steps");
+    for (std::int64_t step = 0; step <= steps; ++step) {
+      const Variable input(tensors_.at("input"), true);
+      const Variable output = network(input);
+      const Variable loss = l1_loss(output, Variable(tensors_.at("target")), LossReduction::sum);
+      const double expected = options.at("losses").at(static_cast<std::size_t>(step));
+      EXPECT_NEAR(loss.value().item(), expected, expected * GetParam().tolerance("loss")) << "step " << step;
+      if (step == 0) expect_close("output", output.value());
+      if (step == steps) {
+        EXPECT_LE(relative_error(output.value(), tensors_.at("output_after3")), single() ? 1e-2 : 1e-6);
+        break;
+      }
+      adam.clear_gradients();
+      loss.backward();
+      if (step == 0) check_gradients(network, input.grad());
+      adam.step();
+    }
+    EXPECT_LE(error_of_change(network.state(), with_prefix(tensors_, "after3."), start_), change_tolerance());
+  }
+
+  void expect_close(const std::string& name, const Tensor& actual) {
+    EXPECT_LE(relative_error(actual, tensors_.at(name)), GetParam().tolerance(name)) << name;
+  }
+
+  /// In f32 a PReLU's argument within 1e-6 of zero may take the other side under another order of summation;
+  /// the gradients of the convolution before it then miss or gain a term.
+  void check_gradients(const Quicksilver& network, const Tensor& grad_input) {
+    std::vector<std::string> inaccurate;
+    expect_close("grad_input", grad_input);
+    const auto without = GetParam().options.at("params_without_grad").get<std::vector<std::string>>();
+    for (const auto& [name, parameter] : network.named_parameters()) {
+      if (std::find(without.begin(), without.end(), name) != without.end()) {
+        EXPECT_FALSE(parameter.grad().defined()) << name;
+        continue;
+      }
+      ASSERT_TRUE(parameter.grad().defined()) << name;
+      const double error = relative_error(parameter.grad(), tensors_.at("grad." + name));
+      if (error <= GetParam().tolerance("grad_params")) continue;
+      EXPECT_TRUE(single() && error <= 5e-2) << name << ": " << error;
+      inaccurate.push_back(name);
+    }
+    EXPECT_LE(inaccurate.size(), 3u) << ::testing::PrintToString(inaccurate);
+  }
+
+  /// Ten times what PyTorch itself loses in float32; the stored weights' rounding in float64.
+  double change_tolerance() const {
+    const nlohmann::json& stated = GetParam().options.at("torch_f32_adam_delta");
+    return GetParam().dtype == DType::f64 ? 1e-4
+                                          : std::max(10 * stated.at("delta_rel_L2").get<double>(), 1e-3);
+  }
+
+  Tensors tensors_;
+  SafeTensors start_;
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(QuicksilverGolden);
+
+TEST_P(QuicksilverGolden, TrainsAsTheOriginal) {
+  const TorchCase& golden = GetParam();
+  ASSERT_FALSE(golden.options.is_null()) << golden.file << ": " << golden.name;
+  tensors_ = golden.read();
+  start_ = with_prefix(tensors_, "param.");
+  using enum Conv3dBackend;
+  for (const Conv3dBackend backend : {by_rule, reference, gemm, fft, direct, cudnn}) {
+    // Plain loops take minutes for larger networks.
+    if (backend == reference && golden.options.at("feature_num") > 4) continue;
+    if (!conv3d_has_backend(golden.device, backend)) continue;
+    SCOPED_TRACE(::testing::Message() << "backend " << static_cast<int>(backend));
+    run(backend);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, QuicksilverGolden, ::testing::ValuesIn(cases()), name_of_torch_case);
+
+TEST(QuicksilverGoldenFiles, AreThere) {
+  if (cases().empty()) GTEST_SKIP() << "no golden files of the network found";
+}
+
+}  // namespace
+}  // namespace cinnabar::testing
