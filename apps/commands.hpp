@@ -23,6 +23,7 @@ void add_selftest(CLI::App& app);
 void add_apply(CLI::App& app);
 void add_jacobian(CLI::App& app);
 void add_measure(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_info(CLI::App& app);
 void add_mirror(CLI::App& app);
 void add_momenta(CLI::App& app);

@@ -10,6 +10,7 @@
 #include "apps/device_choice.hpp"
 #include "engine/device.hpp"
 #include "engine/error.hpp"
+#include "models/quicksilver_file.hpp"
 
 namespace cinnabar::apps {
 
@@ -88,19 +89,51 @@ void print_plain(const Json& info) {
   std::printf("  --device auto chooses %s: %s\n", text("auto_device").c_str(), text("auto_reason").c_str());
 }
 
+Json gather_network(const std::string& file) {
+  const auto [network, description] = load_quicksilver(file);
+  const QuicksilverOptions& options = description.network;
+  Json info;
+  info["file"] = file;
+  info["role"] = name_of(description.role);
+  info["features"] = options.features;
+  info["weights"] = network->parameter_count();
+  info["patch"] = {options.patch[0], options.patch[1], options.patch[2]};
+  info["dropout"] = options.dropout;
+  info["momenta"] = to_json(description.momenta);
+  info["notes"] = description.notes;
+  return info;
+}
+
+void print_network(const Json& info) {
+  std::printf("%s\n  %s network of Quicksilver: %lld features, %lld weights, patches %s, dropout %g\n",
+              info["file"].get<std::string>().c_str(), info["role"].get<std::string>().c_str(),
+              info["features"].get<long long>(), info["weights"].get<long long>(),
+              info["patch"].dump().c_str(), info["dropout"].get<double>());
+  for (const auto& [key, value] : info["momenta"].items()) {
+    std::printf("  %-20s %s\n", key.c_str(), value.dump().c_str());
+  }
+  for (const auto& [key, note] : info["notes"].items()) {
+    std::printf("  %s: %s\n", key.c_str(), note.get<std::string>().c_str());
+  }
+}
+
 }  // namespace
 
 void add_info(CLI::App& app) {
   auto json = std::make_shared<bool>(false);
-  CLI::App* command =
-      app.add_subcommand("info", "Show version, build and devices, and which device auto chooses");
+  auto network = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand(
+      "info", "Show version, build and devices, and which device auto chooses; or what a network file holds");
+  command->add_option("network", *network, "Network to describe instead: .safetensors or .pth.tar");
   command->add_flag("--json", *json, "Print JSON");
-  command->callback([json] {
-    const Json info = gather();
+  command->callback([json, network] {
+    const Json info = network->empty() ? gather() : gather_network(*network);
     if (*json) {
       std::printf("%s\n", info.dump(2).c_str());
-    } else {
+    } else if (network->empty()) {
       print_plain(info);
+    } else {
+      print_network(info);
     }
   });
 }

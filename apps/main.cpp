@@ -121,6 +121,7 @@ int run(int count, char** words) {
   add_apply(app);
   add_jacobian(app);
   add_measure(app);
+  add_convert(app);
   add_info(app);
   add_selftest(app);
   add_mirror(app);

@@ -59,13 +59,9 @@ std::int64_t whole_number(const json& value, const char* key, std::int64_t least
   return value.get<std::int64_t>();
 }
 
-std::string text_of(QuicksilverRole role) {
-  return role == QuicksilverRole::correction ? "correction" : "prediction";
-}
-
 QuicksilverRole role_of(const json& value) {
   for (const QuicksilverRole role : {QuicksilverRole::prediction, QuicksilverRole::correction}) {
-    if (value == text_of(role)) return role;
+    if (value == name_of(role)) return role;
   }
   fail_input("'role' is ", shown(value), ", not \"prediction\" or \"correction\"");
 }
@@ -93,7 +89,7 @@ QuicksilverOptions options_from_json(const json& object) {
 std::string to_text(const QuicksilverDescription& description) {
   const json object = {{"format", kFormat},
                        {"network", to_json(description.network)},
-                       {"role", text_of(description.role)},
+                       {"role", name_of(description.role)},
                        {"momenta", to_json(description.momenta)},
                        {"notes", description.notes}};
   return object.dump(-1, ' ', true, json::error_handler_t::replace);
@@ -167,6 +163,10 @@ LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& w
 }
 
 }  // namespace
+
+std::string name_of(QuicksilverRole role) {
+  return role == QuicksilverRole::correction ? "correction" : "prediction";
+}
 
 std::int64_t quicksilver_features(const SafeTensors& weights) {
   const auto tensor = [&weights](const char* name) -> const Tensor& {

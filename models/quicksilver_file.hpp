@@ -31,6 +31,9 @@ enum class QuicksilverRole {
   correction,  ///< from (moving, fixed pulled back by a prediction) to what that prediction lacks
 };
 
+/// "prediction" or "correction".
+std::string name_of(QuicksilverRole role);
+
 /// All that a file says of a network beside its weights.
 struct QuicksilverDescription {
   QuicksilverOptions network;

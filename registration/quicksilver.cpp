@@ -14,10 +14,6 @@ namespace {
 constexpr std::size_t kActivations = 6;
 constexpr std::size_t kFields = 18;
 
-std::string_view name_of(QuicksilverRole role) {
-  return role == QuicksilverRole::prediction ? "prediction" : "correction";
-}
-
 LoadedQuicksilver load(const std::filesystem::path& path, QuicksilverRole role,
                        const QuicksilverSettings& settings) {
   LoadedQuicksilver loaded = load_quicksilver(path, settings.seed);

@@ -1,0 +1,53 @@
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "apps/commands.hpp"
+#include "engine/error.hpp"
+#include "models/quicksilver_file.hpp"
+
+namespace cinnabar::apps {
+
+namespace {
+
+struct ConvertOptions {
+  std::string input;
+  std::string output;
+  DType storage = DType::f32;
+  bool correction = false;
+};
+
+const std::map<std::string, DType> kStorages{{"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}};
+
+void convert(const ConvertOptions& options) {
+  if (!options.output.ends_with(".safetensors")) {
+    fail_input(options.output, ": only .safetensors files are written; give the output that ending");
+  }
+  LoadedQuicksilver loaded = load_quicksilver(options.input);
+  if (options.correction) loaded.description.role = QuicksilverRole::correction;
+  save_quicksilver(options.output, *loaded.network, loaded.description, options.storage);
+  if (common_options().quiet) return;
+  std::printf("%s: %s network with %lld features, %lld weights\n", options.output.c_str(),
+              name_of(loaded.description.role).c_str(),
+              static_cast<long long>(loaded.network->options().features),
+              static_cast<long long>(loaded.network->parameter_count()));
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App* command = app.add_subcommand(
+      "convert", "Convert a network: the original's .pth.tar, or another storage of a .safetensors file");
+  command->add_option("input", options->input, "Network: .pth, .pth.tar or .safetensors")->required();
+  command->add_option("output", options->output, "File to write: .safetensors")->required();
+  command->add_option("--storage", options->storage, "Numbers of the weights: f32, f16 or bf16")
+      ->transform(CLI::CheckedTransformer(kStorages))
+      ->default_str("f32");
+  command->add_flag("--correction", options->correction,
+                    "It is a correction network, which the original's files do not say");
+  command->callback([options] { convert(*options); });
+}
+
+}  // namespace cinnabar::apps
