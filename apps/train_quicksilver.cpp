@@ -68,24 +68,27 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
                                               const MomentumModel& model) {
   const QuicksilverTrainingOptions& training = arguments.training;
   const QuicksilverPatchOptions& patches = training.patches;
-  return {{"--features", fmt::format("{}", arguments.network.features)},
-          {"--dropout", fmt::format("{}", arguments.network.dropout)},
-          {"--seed", fmt::format("{}", arguments.network.seed)},
-          {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
-          {"--correction", arguments.correction ? "on" : "off"},
-          {"--network", arguments.correction ? checksum(arguments.prediction) : ""},
-          {"--epochs", fmt::format("{}", training.epochs)},
-          {"--batch", fmt::format("{}", patches.batch_size)},
-          {"--learning-rate", fmt::format("{}", training.learning_rate)},
-          {"--schedule", arguments.schedule},
-          {"--moving-average", fmt::format("{}", training.moving_average)},
-          {"--stride", fmt::format("{}", arguments.stride)},
-          {"--places", arguments.places},
-          {"--mirror", patches.mirror ? "on" : "off"},
-          {"--intensity", fmt::format("{}", patches.intensity)},
-          {"--smooth-momenta", fmt::format("{}", arguments.smoothing_voxels)},
-          {"--validation-steps", fmt::format("{}", training.validation_steps)},
-          {"the model in momenta.json", to_json(model).dump()}};
+  return {
+      {"--features", fmt::format("{}", arguments.network.features)},
+      {"--dropout", fmt::format("{}", arguments.network.dropout)},
+      {"--seed", fmt::format("{}", arguments.network.seed)},
+      {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
+      {"--correction", arguments.correction ? "on" : "off"},
+      {"--network", arguments.correction ? checksum(arguments.prediction) : ""},
+      {"--epochs", fmt::format("{}", training.epochs)},
+      {"--batch", fmt::format("{}", patches.batch_size)},
+      {"--learning-rate", fmt::format("{}", training.learning_rate)},
+      {"--schedule", arguments.schedule},
+      {"--moving-average", fmt::format("{}", training.moving_average)},
+      {"--stride", fmt::format("{}", arguments.stride)},
+      {"--places", arguments.places},
+      {"--mirror", patches.mirror ? "on" : "off"},
+      {"--intensity", fmt::format("{}", patches.intensity)},
+      {"--smooth-momenta", fmt::format("{}", arguments.smoothing_voxels)},
+      {"--validation-steps", fmt::format("{}", training.validation_steps)},
+      {"--validation", arguments.validation ? fmt::format("{}", *arguments.validation) : ""},
+      {"--validation-pairs", arguments.validation_pairs.empty() ? "" : checksum(arguments.validation_pairs)},
+      {"the model in momenta.json", to_json(model).dump()}};
 }
 
 TrainingSplit split_pairs(std::vector<TrainingPair> pairs, const QuicksilverArguments& arguments) {
@@ -101,21 +104,30 @@ TrainingSplit split_pairs(std::vector<TrainingPair> pairs, const QuicksilverArgu
                            arguments.network.seed);
 }
 
-/// The pairs to train and validate on: those of the checkpoint where there is one.
+std::vector<std::string> names_of(const std::vector<TrainingPair>& pairs) {
+  std::vector<std::string> names;
+  for (const TrainingPair& pair : pairs) names.push_back(pair.name);
+  return names;
+}
+
+/// The pairs to train and validate on: those of the checkpoint where there is one, whatever was finished
+/// since, unless a list says exactly which.
 TrainingSplit choose_pairs(const QuicksilverArguments& arguments,
                            const std::optional<TrainingCheckpoint>& checkpoint) {
   const std::vector<TrainingPair> pairs =
       arguments.pairs.empty() ? finished_pairs(arguments.momenta)
                               : finished_pairs(arguments.momenta, arguments.pairs, arguments.skip_missing);
-  if (checkpoint)
-    return split_as_before(pairs, checkpoint->settings.training, checkpoint->settings.validation);
-  return split_pairs(pairs, arguments);
-}
-
-std::vector<std::string> names_of(const std::vector<TrainingPair>& pairs) {
-  std::vector<std::string> names;
-  for (const TrainingPair& pair : pairs) names.push_back(pair.name);
-  return names;
+  if (!checkpoint) return split_pairs(pairs, arguments);
+  const TrainingSettings& before = checkpoint->settings;
+  if (!arguments.pairs.empty() && !arguments.skip_missing) {
+    const TrainingSplit split = split_pairs(pairs, arguments);
+    if (names_of(split.training) != before.training || names_of(split.validation) != before.validation) {
+      fail_input(arguments.pairs, ": names other pairs than the checkpoint has, ", before.training.size(),
+                 " to train on and ", before.validation.size(),
+                 " to validate with: give the list as it was to go on, or --restart to begin anew");
+    }
+  }
+  return split_as_before(pairs, before.training, before.validation);
 }
 
 /// The volumes on disk, or copies in memory with smoothed momenta.
@@ -150,7 +162,7 @@ void print_plan(const QuicksilverTraining& training, const TrainingSplit& split,
              network.parameter_count());
   fmt::print("pairs       {} to train on, {} to validate with", split.training.size(),
              split.validation.size());
-  if (split.left_out > 0) fmt::print(", {} left out, which would connect both", split.left_out);
+  if (split.left_out > 0) fmt::print(", {} left out", split.left_out);
   if (split.shared > 0) fmt::print("; {} of the latter share a subject with the former", split.shared);
   fmt::print("\npatches     {} an epoch, {} batches in all\n", training.places(), training.total_steps());
   if (training.step() > 0) fmt::print("goes on     after batch {}\n", training.step());

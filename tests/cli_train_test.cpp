@@ -148,23 +148,35 @@ TEST_F(Train, MissingMomentaAreCountedOrLeftOut) {
 }
 
 TEST_F(Train, ACheckpointIsNeverMisused) {
-  ASSERT_EQ(train("a", "--epochs 0.5").status, 0);
+  ASSERT_EQ(train("a", "--validation 0 --epochs 0.5").status, 0);
   const fs::path checkpoint = folder_ / "a" / "net.checkpoint.safetensors";
-  expect_refused("a", "--epochs 0.5 --learning-rate 0.5", "--learning-rate is 0.5 but was 0.0001");
-  expect_refused("a", "--epochs 0.5 --mirror", "--mirror is on but was off");
-  EXPECT_EQ(train("a", "--epochs 1").status, 0);
+  expect_refused("a", "--validation 0 --epochs 0.5 --learning-rate 0.5",
+                 "--learning-rate is 0.5 but was 0.0001");
+  expect_refused("a", "--validation 0 --epochs 0.5 --mirror", "--mirror is on but was off");
+  EXPECT_EQ(train("a", "--validation 0 --epochs 1").status, 0);
   EXPECT_EQ(load_quicksilver(folder_ / "a" / "net.safetensors").description.notes.at("epochs"), "1");
   const std::string whole = read_bytes(checkpoint);
   write_bytes(checkpoint, whole.substr(0, whole.size() / 2));
-  expect_refused("a", "--epochs 1", "net.checkpoint.safetensors");
+  expect_refused("a", "--validation 0 --epochs 1", "net.checkpoint.safetensors");
   write_bytes(checkpoint, made("a", "net.safetensors"));
-  expect_refused("a", "--epochs 1", "--restart begins anew");
-  EXPECT_EQ(train("a", "--epochs 0.5 --restart").status, 0);
+  expect_refused("a", "--validation 0 --epochs 1", "--restart begins anew");
+  EXPECT_EQ(train("a", "--validation 0 --epochs 0.5 --restart").status, 0);
   // Momenta that were finished since do not disturb a training that goes on; those that are gone do.
   finish(7, "m7.nii", "f7.nii");
-  EXPECT_EQ(train("a", "--epochs 1").status, 0);
+  EXPECT_EQ(train("a", "--validation 0 --epochs 1").status, 0);
   for (std::uint64_t i = 0; i < 4; ++i) fs::remove(folder_ / "momenta" / (name_of(i) + ".json"));
-  expect_refused("a", "--epochs 1", "of the checkpoint is no longer");
+  expect_refused("a", "--validation 0 --epochs 1", "of the checkpoint is no longer");
+}
+
+TEST_F(Train, AListThatChangedIsNotPassedOver) {
+  ASSERT_EQ(train("a", "--pairs ../pairs.csv --epochs 0.5").status, 0);
+  std::string list = read_bytes(folder_ / "pairs.csv");
+  EXPECT_EQ(train("a", "--pairs ../pairs.csv --epochs 1").status, 0);
+  list.replace(list.rfind("validation"), 10, "training");
+  write_bytes(folder_ / "pairs.csv", list);
+  expect_refused("a", "--pairs ../pairs.csv --epochs 1", "names other pairs than the checkpoint");
+  expect_refused("a", "--pairs ../pairs.csv --epochs 1 --validation 0",
+                 "--validation is 0 but was not given");
 }
 
 TEST_F(Train, AFullDiskLeavesTheLastCheckpoint) {
