@@ -51,12 +51,12 @@ CINNABAR_ON_EACH_DEVICE(PredictionOn);
 TEST_P(PredictionOn, IsTheAverageOfAllForegroundPatches) {
   Quicksilver network(tiny());
   moved(network).eval();
-  const auto [moving, target] = bodies({9, 8, 33}, device());
+  const auto [moving, target] = bodies({8, 7, 33}, device());
   const Tensor starts =
-      foreground_starts({moving, target}, grid_starts({9, 8, 33}, {kPatch, {6, 6, 6}}), kPatch);
-  EXPECT_GT(starts.shape(0), 8);
-  EXPECT_LT(starts.shape(0), 2 * 2 * 6) << "nothing was background";
-  std::vector<double> sums(3 * 9 * 8 * 33), counts(sums.size());
+      foreground_starts({moving, target}, grid_starts({8, 7, 33}, {kPatch, {6, 6, 6}}), kPatch);
+  EXPECT_GT(starts.shape(0), 4);
+  EXPECT_LT(starts.shape(0), 2 * 6) << "nothing was background";
+  std::vector<double> sums(3 * 8 * 7 * 33), counts(sums.size());
   for (std::int64_t n = 0; n < starts.shape(0); ++n) {
     const Tensor one = starts.rows(n, 1);
     const auto cut = [&](const Tensor& image) {
@@ -70,7 +70,7 @@ TEST_P(PredictionOn, IsTheAverageOfAllForegroundPatches) {
     for (std::size_t i = 0; i < out.size(); ++i) {
       const std::size_t c = i / 343, z = i / 49 % 7, y = i / 7 % 7, x = i % 7;
       const std::size_t voxel =
-          ((c * 9 + z + static_cast<std::size_t>(at[1])) * 8 + y + static_cast<std::size_t>(at[2])) * 33 + x +
+          ((c * 8 + z + static_cast<std::size_t>(at[1])) * 7 + y + static_cast<std::size_t>(at[2])) * 33 + x +
           static_cast<std::size_t>(at[3]);
       sums[voxel] += out[i];
       counts[voxel] += 1.0;
@@ -78,23 +78,23 @@ TEST_P(PredictionOn, IsTheAverageOfAllForegroundPatches) {
   }
   for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = counts[i] > 0.0 ? sums[i] / counts[i] : 0.0;
   const Tensor found = predict_momentum(network, moving, target, kOptions);
-  EXPECT_LE(relative_error(found, Tensor::from(sums, {1, 3, 9, 8, 33})), 1e-6);
+  EXPECT_LE(relative_error(found, Tensor::from(sums, {1, 3, 8, 7, 33})), 1e-6);
   EXPECT_EQ(MomentumPredictor(network, moving, target, kOptions).patches(), starts.shape(0));
 }
 
 TEST_P(PredictionOn, BitsDoNotDependOnTheBatch) {
   Quicksilver network(tiny(0.2));
   moved(network);
-  const auto [moving, target] = bodies({10, 9, 22}, device());
+  const auto [moving, target] = bodies({8, 7, 20}, device());
   const auto predicted = [&](std::int64_t batch) {
     return predict_momentum(network, moving, target, {.stride = 6, .batch_size = batch});
   };
   const Tensor expected = predicted(64);
-  for (const std::int64_t batch : {1, 3, 4, 7}) EXPECT_TRUE(same_values(predicted(batch), expected)) << batch;
+  for (const std::int64_t batch : {1, 3}) EXPECT_TRUE(same_values(predicted(batch), expected)) << batch;
 }
 
 TEST_P(PredictionOn, SamplesFollowTheSeedAndNotTheBatch) {
-  const auto [moving, target] = bodies({8, 8, 15}, device());
+  const auto [moving, target] = bodies({7, 7, 15}, device());
   const auto samples = [&](std::int64_t batch) {
     Quicksilver network(tiny(0.2));
     moved(network);
