@@ -47,7 +47,7 @@ class QuicksilverCommand : public ::testing::Test {
 
   /// `gain` multiplies the last weights, and so the momenta.
   struct Network {
-    double gain = 1e-4;
+    double gain = 10.0;
     double dropout = 0.0;
     QuicksilverRole role = QuicksilverRole::prediction;
     MomentumModel model = coarse_model();
@@ -150,7 +150,7 @@ TEST_F(QuicksilverCommand, RefinesAPrediction) {
 TEST_F(QuicksilverCommand, ShortensWhatCannotBeShotOnlyWhereAnOptimiserFollows) {
   write_network("wild.safetensors", {.gain = 1e4});
   expect_refused(command("--method quicksilver", "wild.safetensors"), "use --method quicksilver+lddmm");
-  write_network("large.safetensors", {.gain = 1.0});
+  write_network("large.safetensors", {.gain = 300.0});
   run("--method quicksilver", "large.safetensors");
   EXPECT_NE(output_.find("the predicted map folds"), std::string::npos) << output_;
   const nlohmann::json record = run("--method quicksilver+lddmm --refine-iterations 1", "large.safetensors");
