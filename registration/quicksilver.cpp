@@ -97,8 +97,8 @@ int QuicksilverPredictor::samples() const {
 std::size_t QuicksilverPredictor::peak_bytes(const Shape& grid) const {
   const QuicksilverOptions& network = prediction_.description.network;
   const auto voxels = static_cast<std::size_t>(grid[2] * grid[3] * grid[4]);
-  const auto activations = static_cast<std::size_t>(settings_.patches.batch_size * 2 * network.features *
-                                                    network.patch.numel());
+  const auto activations =
+      static_cast<std::size_t>(settings_.patches.batch_size * 2 * network.features * network.patch.numel());
   return sizeof(float) * (kActivations * activations + kFields * 3 * voxels);
 }
 
