@@ -47,7 +47,8 @@ struct Axis {
   std::vector<double> ticks() const {
     const double distance = tick_distance(high - low);
     std::vector<double> values;
-    for (double k = std::ceil(low / distance - 1e-9); k * distance <= high * (1.0 + 1e-9); ++k) {
+    // + 0.0 makes 0 of -0.
+    for (double k = std::ceil(low / distance - 1e-9) + 0.0; k * distance <= high * (1.0 + 1e-9); ++k) {
       values.push_back(k * distance);
     }
     return values;

@@ -105,6 +105,7 @@ TEST(LossCurve, IsATableAndAPicture) {
     EXPECT_TRUE(picture.starts_with("<svg ")) << picture;
     EXPECT_TRUE(picture.ends_with("</svg>\n")) << picture;
     EXPECT_EQ(picture.find("nan"), std::string::npos) << picture;
+    EXPECT_EQ(picture.find(">-0<"), std::string::npos) << picture;
     EXPECT_EQ(picture.find("best") != std::string::npos, curve.size() == 2) << picture;
   }
 }
