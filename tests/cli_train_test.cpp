@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "autograd/gaussian_smooth.hpp"
 #include "models/quicksilver_file.hpp"
 #include "tests/child_process.hpp"
 #include "tests/scratch_folder.hpp"
@@ -166,6 +167,23 @@ TEST_F(Train, ACheckpointIsNeverMisused) {
   EXPECT_EQ(train("a", "--validation 0 --epochs 1").status, 0);
   for (std::uint64_t i = 0; i < 4; ++i) fs::remove(folder_ / "momenta" / (name_of(i) + ".json"));
   expect_refused("a", "--validation 0 --epochs 1", "of the checkpoint is no longer");
+}
+
+TEST_F(Train, SmoothedMomentaAreThoseOfSmoothedFiles) {
+  ASSERT_EQ(train("a", "--validation 0 --epochs 1 --smooth-momenta 1.5").status, 0);
+  expect_refused("a", "--validation 0 --epochs 1", "--smooth-momenta is 0 but was 1.5");
+  for (const auto& entry : fs::directory_iterator(folder_ / "momenta")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    SafeTensors volumes = load_safetensors(entry.path());
+    Tensor& momentum = volumes.tensors.at("momentum");
+    momentum = gaussian_smooth(momentum, {1.5, 1.5, 1.5});
+    save_safetensors(entry.path(), volumes);
+  }
+  ASSERT_EQ(train("b", "--validation 0 --epochs 1").status, 0);
+  const auto weights = [&](const char* run) {
+    return load_safetensors(folder_ / run / "net.safetensors").tensors.at("encoder_m_1.conv_input.weight");
+  };
+  EXPECT_EQ(weights("a").to_vector<float>(), weights("b").to_vector<float>());
 }
 
 TEST_F(Train, AListThatChangedIsNotPassedOver) {
