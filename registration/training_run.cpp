@@ -31,14 +31,16 @@ std::vector<std::string> names_in(const std::string& text) {
   return names;
 }
 
-/// What a killed process left of a checkpoint that it was writing (engine/safetensors.hpp).
-void remove_leftovers(const std::filesystem::path& checkpoint) {
-  const std::filesystem::path folder = checkpoint.has_parent_path() ? checkpoint.parent_path() : ".";
-  const std::string start = checkpoint.filename().string() + ".";
+/// What a killed process left of a file that it was writing (engine/safetensors.hpp, output_file.hpp).
+void remove_leftovers(const std::filesystem::path& file) {
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  const std::string start = file.filename().string() + ".", hidden = "." + start;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(start) && name.ends_with(".tmp")) std::filesystem::remove(entry.path(), ignored);
+    const bool leftover = (name.starts_with(start) && name.ends_with(".tmp")) ||
+                          (name.starts_with(hidden) && name.ends_with(".partial"));
+    if (leftover) std::filesystem::remove(entry.path(), ignored);
   }
 }
 
@@ -134,7 +136,10 @@ void resume(QuicksilverTraining& training, const TrainingCheckpoint& checkpoint,
 
 TrainingEnd run_training(QuicksilverTraining& training, const TrainingRun& run,
                          const TrainingObserver& observer) {
-  remove_leftovers(run.files.checkpoint);
+  const TrainingFiles& files = run.files;
+  for (const auto& file : {files.network, files.checkpoint, files.table, files.picture}) {
+    remove_leftovers(file);
+  }
   const Clock::time_point began = Clock::now();
   Clock::time_point saved = began;
   TrainingEnd stopped = TrainingEnd::finished;

@@ -55,10 +55,11 @@ class Train : public ::testing::Test {
   static std::string name_of(std::uint64_t i) { return detail::concat("m", i, "_to_f", i); }
 
   /// In a folder of its own, so that commands are the same and outputs are not.
-  std::string command(const std::string& where, const std::string& options = {}) const {
+  std::string command(const std::string& where, const std::string& options = {},
+                      const std::string& runner = {}) const {
     fs::create_directories(folder_ / where);
     return detail::concat(
-        "cd ", shell_quote((folder_ / where).string()), " && exec ",
+        "cd ", shell_quote((folder_ / where).string()), " && exec ", runner,
         shell_quote(std::string(CINNABAR_BINARY_DIR) + "/cinnabar"),
         " train quicksilver --momenta ../momenta --out net.safetensors --features 1 --batch 4 "
         "--device cpu --threads 1 ",
@@ -100,23 +101,22 @@ TEST_F(Train, WritesNetworkAndCurve) {
 
 TEST_F(Train, KilledAndInterruptedItEndsWithTheSameBytes) {
   const std::string options =
-      "--validation 0.25 --epochs 6 --checkpoint-minutes 0 --dropout 0.1 --mirror --places anywhere "
+      "--validation 0.25 --epochs 12 --checkpoint-minutes 0 --dropout 0.1 --mirror --places anywhere "
       "--intensity 0.2 --moving-average 0.9 --schedule cosine --learning-rate 1e-3";
   ASSERT_EQ(train("whole", options).status, 0);
-  // Stopped once the checkpoint says enough, first by a kill, then by Ctrl-C.
+  // Stopped once it has written so many checkpoints, first by a kill, then by Ctrl-C. It runs at the lowest
+  // priority, so that a busy machine holds it back and not the loop that watches it.
   const auto stop_with = [&](const std::string& signal, int checkpoints) {
     const std::string folder = shell_quote((folder_ / "parts").string());
     return run_shell(
-        detail::concat("(", command("parts", options), ") >/dev/null 2>", folder, "/said & child=$!; cd ",
-                       folder, "; seen=0; last=; while [ $seen -lt ", checkpoints,
-                       " ]; do now=$(stat -c %i%Y%Z net.checkpoint.safetensors 2>/dev/null); "
+        detail::concat("(", command("parts", options, "nice -n 19 "), ") >/dev/null 2>", folder,
+                       "/said & child=$!; cd ", folder, "; seen=0; last=; while [ $seen -lt ", checkpoints,
+                       " ]; do now=$(stat -c %i%y%z net.checkpoint.safetensors 2>/dev/null); "
                        "[ \"$now\" != \"$last\" ] && seen=$((seen+1)) && last=$now; sleep 0.01; done; kill -",
                        signal, " $child; wait $child"));
   };
-  EXPECT_EQ(stop_with("KILL", 4).status, 128 + 9);
-  EXPECT_FALSE(fs::exists(folder_ / "parts" / "net.safetensors") &&
-               made("parts", "net.safetensors") == made("whole", "net.safetensors"));
-  EXPECT_EQ(stop_with("INT", 3).status, 130);
+  EXPECT_EQ(stop_with("KILL", 2).status, 128 + 9);
+  EXPECT_EQ(stop_with("INT", 2).status, 130);
   EXPECT_NE(made("parts", "said").find("the same command goes on"), std::string::npos)
       << made("parts", "said");
   const CommandResult rest = train("parts", options);
@@ -126,7 +126,8 @@ TEST_F(Train, KilledAndInterruptedItEndsWithTheSameBytes) {
     EXPECT_TRUE(made("parts", name) == made("whole", name)) << name;
   }
   for (const auto& entry : fs::directory_iterator(folder_ / "parts")) {
-    EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos) << entry.path();
+    const std::string kind = entry.path().extension();
+    EXPECT_TRUE(kind != ".tmp" && kind != ".partial") << entry.path();
   }
 }
 
