@@ -29,7 +29,8 @@ struct QuicksilverArguments {
   std::string pairs, momenta, output, validation_pairs, initial, prediction;
   std::string device = "auto", schedule = "constant", places = "grid", storage = "f32", precision = "fp32";
   std::optional<double> validation;
-  std::int64_t stride = 14;
+  std::int64_t patch = 15;
+  std::int64_t stride = 0;  ///< 0: a voxel less than the patch
   bool correction = false, skip_missing = false, restart = false;
   double smoothing_voxels = 0.0;
   double checkpoint_minutes = 5.0, max_minutes = 0.0;
@@ -56,6 +57,7 @@ MomentumModel read_model(const std::filesystem::path& momenta) {
 
 QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments) {
   QuicksilverTrainingOptions options = arguments.training;
+  options.patches.grid.patch = arguments.network.patch;
   options.patches.grid.stride = {arguments.stride, arguments.stride, arguments.stride};
   options.patches.places = arguments.places == "anywhere" ? PatchPlaces::anywhere : PatchPlaces::grid;
   options.patches.seed = arguments.network.seed;
@@ -80,6 +82,7 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
       {"--learning-rate", fmt::format("{}", training.learning_rate)},
       {"--schedule", arguments.schedule},
       {"--moving-average", fmt::format("{}", training.moving_average)},
+      {"--patch", fmt::format("{}", arguments.patch)},
       {"--stride", fmt::format("{}", arguments.stride)},
       {"--places", arguments.places},
       {"--mirror", patches.mirror ? "on" : "off"},
@@ -290,9 +293,13 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
   command.add_option("--batch", patches.batch_size, "patches in a batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command.add_option("--stride", arguments.stride, "distance of patches in voxels")
-      ->check(CLI::PositiveNumber)
+  command.add_option("--patch", arguments.patch, "extent of a patch in voxels")
+      ->check(CLI::Range(std::int64_t{3}, kMaxQuicksilverPatch))
       ->capture_default_str();
+  command
+      .add_option("--stride", arguments.stride,
+                  "distance of patches in voxels (default: one less than --patch)")
+      ->check(CLI::PositiveNumber);
   command.add_option("--places", arguments.places, "where patches lie: on the grid, or anywhere")
       ->check(CLI::IsMember({"grid", "anywhere"}))
       ->capture_default_str();
@@ -380,7 +387,11 @@ void add_train_quicksilver(CLI::App& train) {
   add_data_options(command, *arguments);
   add_optimiser_options(command, *arguments);
   add_run_options(command, *arguments);
-  command.callback([arguments] { run(*arguments); });
+  command.callback([arguments] {
+    arguments->network.patch = {arguments->patch, arguments->patch, arguments->patch};
+    if (arguments->stride == 0) arguments->stride = arguments->patch - 1;
+    run(*arguments);
+  });
 }
 
 }  // namespace cinnabar::apps

@@ -106,8 +106,6 @@ bool conv3d_has_backend(Device device, Conv3dBackend backend) {
     case Conv3dBackend::reference:
     case Conv3dBackend::gemm:
       return device.is_cpu();
-    case Conv3dBackend::direct:
-      return device.is_cuda();
     case Conv3dBackend::cudnn:
 #ifdef CINNABAR_HAS_CUDA
       return device.is_cuda() && cuda::vendor::has_cudnn();
@@ -119,9 +117,12 @@ bool conv3d_has_backend(Device device, Conv3dBackend backend) {
   }
 }
 
-bool conv3d_fft_is_eligible(const Conv3dShape& shape) {
-  return std::all_of(std::begin(shape.axis), std::end(shape.axis),
-                     [](const Conv3dAxis& axis) { return axis.stride == 1 && axis.dilation == 1; });
+bool conv3d_is_eligible(Conv3dBackend backend, Device device, const Conv3dShape& shape) {
+  const bool cpu_direct = backend == Conv3dBackend::direct && device.is_cpu();
+  if (backend != Conv3dBackend::fft && !cpu_direct) return true;
+  return std::all_of(std::begin(shape.axis), std::end(shape.axis), [&](const Conv3dAxis& axis) {
+    return axis.stride == 1 && axis.dilation == 1 && (!cpu_direct || axis.padding < axis.kernel);
+  });
 }
 
 }  // namespace cinnabar

@@ -10,14 +10,15 @@ namespace cinnabar {
 
 /// How a convolution is computed (docs/kernels/conv3d.md).
 enum class Conv3dBackend {
-  by_rule,    ///< CPU: fft where it can, the input has at most 32^3 voxels and a count of operations from the
-              ///< shapes says that it is faster; else gemm. CUDA: direct. The same on every machine
+  by_rule,    ///< CPU: direct, fft (inputs of at most 32^3 voxels) or gemm, whichever a count of operations
+              ///< from the shapes says is the fastest. CUDA: direct. The same on every machine
   automatic,  ///< what was fastest when this pass of this shape was first computed on this machine
               ///< (kernels/conv3d_choice.hpp). Backends round differently: bits then depend on that choice
   reference,  ///< CPU: plain loops, sums in f64
   gemm,       ///< CPU: blocks of columns and BLAS
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
-  direct,     ///< CUDA: tiled implicit matrix products
+  direct,     ///< CPU: blocks of sums in registers, stride 1 and dilation 1 only. CUDA: tiled implicit matrix
+              ///< products, any
   cudnn,      ///< CUDA: NVIDIA's library, where the build has it
 };
 
@@ -95,8 +96,9 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
 
 /// Whether a device can compute by a backend in this build, for shapes that suit it.
 bool conv3d_has_backend(Device device, Conv3dBackend backend);
-/// Whether transforms can compute a convolution: stride 1 and dilation 1 on every axis.
-bool conv3d_fft_is_eligible(const Conv3dShape& shape);
+/// Whether a backend suits a convolution: fft, and direct on the CPU, need stride 1 and dilation 1 on every
+/// axis, the latter also less padding than the kernel's extent.
+bool conv3d_is_eligible(Conv3dBackend backend, Device device, const Conv3dShape& shape);
 
 /// The output's shape. Throws Error where the kernel does not fit into the padded input.
 Shape conv3d_output_shape(const Shape& input, const Shape& weight, const Conv3dOptions& options);

@@ -30,7 +30,7 @@ constexpr int kTimings = 3;                        // of each backend, the best 
 constexpr double kLongSeconds = 0.5;               // a first run that takes longer is its timing
 
 bool can_compute(Backend backend, const Conv3dShape& shape, Device device) {
-  return conv3d_has_backend(device, backend) && (backend != Backend::fft || conv3d_fft_is_eligible(shape));
+  return conv3d_has_backend(device, backend) && conv3d_is_eligible(backend, device, shape);
 }
 
 /// Those that may be the fastest.
@@ -104,8 +104,9 @@ Conv3dBackend choose_conv3d_backend(Conv3dBackend wanted, Conv3dBackend rule, Co
   const Device device = like.device();
   CINNABAR_CHECK(conv3d_has_backend(device, wanted), kOp, "no backend ", name_of(wanted), " on ", device,
                  " in this build");
-  CINNABAR_CHECK(can_compute(wanted, shape, device), kOp,
-                 "the fft backend needs stride 1 and dilation 1 on every axis");
+  CINNABAR_CHECK(can_compute(wanted, shape, device), kOp, "the backend ", name_of(wanted),
+                 " needs stride 1 and dilation 1 on every axis, and on the CPU direct",
+                 " padding below the kernel's extent");
   if (wanted == Backend::by_rule) return rule;
   if (wanted != Backend::automatic) return wanted;
   const std::vector<std::string> names = candidates(shape, device);

@@ -65,8 +65,8 @@ class Quicksilver::Block : public Sequential {
     /// The window with the backend that computes it.
     ConvWindow computed(ConvWindow window) const {
       const bool strided = window.options.stride != std::array<std::int64_t, 3>{1, 1, 1};
-      const bool eligible = backend != Conv3dBackend::fft || !strided;
-      window.options.backend = eligible ? backend : Conv3dBackend::by_rule;
+      const bool needs_unit_stride = backend == Conv3dBackend::fft || backend == Conv3dBackend::direct;
+      window.options.backend = strided && needs_unit_stride ? Conv3dBackend::by_rule : backend;
       return window;
     }
   };

@@ -15,7 +15,7 @@ struct QuicksilverOptions {
   Shape patch{15, 15, 15};     ///< extents (d, h, w) of a patch, each at least 3
   double dropout = 0.0;        ///< 0.2 makes the probabilistic network
   std::uint64_t seed = 0;      ///< of the initial weights and of the dropout masks
-  /// Of all convolutions; by_rule takes its place where fft cannot compute a strided one.
+  /// Of all convolutions; by_rule takes its place where fft or direct cannot compute a strided one.
   Conv3dBackend backend = Conv3dBackend::by_rule;
 };
 

@@ -46,7 +46,7 @@ TEST_P(Conv3dBatchOn, ByRuleAnImagesBitsAreItsOwn) {
 }
 
 TEST(Conv3dBatch, ByEveryBackendOfTheCpuToo) {
-  for (const Backend backend : {Backend::reference, Backend::gemm, Backend::fft}) {
+  for (const Backend backend : {Backend::reference, Backend::gemm, Backend::direct, Backend::fft}) {
     Conv3dOptions options{{1, 1, 1}, {1, 1, 1}};
     options.backend = backend;
     SCOPED_TRACE(static_cast<int>(backend));

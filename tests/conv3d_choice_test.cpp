@@ -125,7 +125,8 @@ TEST(Conv3dBackendNames, AreReadAndWritten) {
 }
 
 TEST(Conv3dBackendNames, AreRefusedWhereTheDeviceLacksThem) {
-  EXPECT_THROW(choose(Tensor::zeros({1, 2, 5, 5, 5}), {}, Backend::direct), Error);
+  EXPECT_THROW(choose(Tensor::zeros({1, 2, 5, 5, 5}), {{1, 2, 1}}, Backend::direct), Error);
+  EXPECT_THROW(choose(Tensor::zeros({1, 2, 5, 5, 5}), {{1, 1, 1}, {1, 3, 1}}, Backend::direct), Error);
   EXPECT_THROW(choose(Tensor::zeros({1, 2, 5, 5, 5}), {}, Backend::cudnn), Error);
   EXPECT_THROW(choose(Tensor::zeros({1, 2, 5, 5, 5}), {{1, 2, 1}}, Backend::fft), Error);
 }

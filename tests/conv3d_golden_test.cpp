@@ -24,14 +24,16 @@ Conv3dOptions conv3d_options(const nlohmann::json& options) {
   return result;
 }
 
-std::vector<Conv3dBackend> backends_for(const TorchCase& golden, const Conv3dOptions& options) {
+/// The backends that can compute a convolution of these tensors; `far` is its output.
+std::vector<Conv3dBackend> backends_for(Device device, const Tensor& near, const Tensor& weight,
+                                        const Tensor& far, const Conv3dOptions& options) {
   using enum Conv3dBackend;
-  const std::array<std::int64_t, 3> ones{1, 1, 1};
-  const bool fits_fft = options.stride == ones && options.dilation == ones;
+  const Conv3dShape shape = conv3d_shape(near, weight, far, options);
   std::vector<Conv3dBackend> backends;
   for (const Conv3dBackend backend : {by_rule, reference, gemm, fft, direct, cudnn}) {
-    if (conv3d_has_backend(golden.device, backend) && (backend != fft || fits_fft))
+    if (conv3d_has_backend(device, backend) && conv3d_is_eligible(backend, device, shape)) {
       backends.push_back(backend);
+    }
   }
   return backends;
 }
@@ -59,7 +61,10 @@ TEST_P(Conv3dGolden, OutputAndGradientsAgree) {
   ASSERT_FALSE(golden.options.is_null()) << golden.file << ": " << golden.name;
   const std::map<std::string, Tensor> tensors = golden.read();
   Conv3dOptions options = conv3d_options(golden.options);
-  for (const Conv3dBackend backend : backends_for(golden, options)) {
+  const bool transposed = golden.options.at("op") == "conv_transpose3d";
+  const Tensor& near = tensors.at(transposed ? "grad_output" : "input");
+  const Tensor& far = tensors.at(transposed ? "input" : "grad_output");
+  for (const Conv3dBackend backend : backends_for(golden.device, near, tensors.at("weight"), far, options)) {
     options.backend = backend;
     std::map<std::string, Variable> inputs;
     for (const char* name : {"input", "weight", "bias"}) {

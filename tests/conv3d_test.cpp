@@ -48,6 +48,7 @@ const std::vector<ConvCase> kLarger = {
     {{2, 9, 6, 7, 11}, {67, 9, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{1, 66, 5, 6, 5}, {10, 66, 2, 2, 2}, {{2, 2, 2}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{1, 1, 13, 15, 15}, {3, 1, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
+    {{1, 24, 5, 40, 37}, {7, 24, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{5, 70, 3, 5, 4}, {34, 35, 3, 5, 2}, {{1, 1, 1}, {1, 3, 0}, {1, 1, 1}, 2}},
 };
 
@@ -82,9 +83,12 @@ void expect_close(const std::vector<Tensor>& actual, const std::vector<Tensor>& 
   }
 }
 
-bool fits_fft(const ConvCase& c) {
-  const std::array<std::int64_t, 3> ones{1, 1, 1};
-  return c.options.stride == ones && c.options.dilation == ones;
+bool is_eligible(Backend backend, Device device, const ConvCase& c) {
+  const Shape output = conv3d_output_shape(c.input, c.weight, c.options);
+  return conv3d_has_backend(device, backend) &&
+         conv3d_is_eligible(
+             backend, device,
+             conv3d_shape(Tensor::zeros(c.input), Tensor::zeros(c.weight), Tensor::zeros(output), c.options));
 }
 
 /// The backends by which a device can compute a case.
@@ -92,8 +96,7 @@ std::vector<ConvCase> on_every_backend(Device device, const ConvCase& c) {
   std::vector<ConvCase> all;
   for (const Backend backend :
        {Backend::reference, Backend::gemm, Backend::direct, Backend::cudnn, Backend::fft}) {
-    if (!conv3d_has_backend(device, backend) || (backend == Backend::fft && !fits_fft(c))) continue;
-    all.push_back(with_backend(c, backend));
+    if (is_eligible(backend, device, c)) all.push_back(with_backend(c, backend));
   }
   return all;
 }
@@ -188,8 +191,8 @@ TEST(Conv3d, BackendsAgreeInFloat64) {
   for (const auto& list : {kCases, kLarger}) {
     for (const ConvCase& c : list) {
       const auto expected = run_reference(c);
-      for (const Backend backend : {Backend::gemm, Backend::fft}) {
-        if (backend == Backend::fft && !fits_fft(c)) continue;
+      for (const Backend backend : {Backend::gemm, Backend::direct, Backend::fft}) {
+        if (!is_eligible(backend, Device::cpu(), c)) continue;
         const ConvCase one = with_backend(c, backend);
         expect_close(run_all(Device::cpu(), DType::f64, one), expected, 1e-13, one);
       }
@@ -218,14 +221,17 @@ TEST(Conv3d, BitsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(Conv3d, TheRuleTakesTransformsWhereTheyAreFaster) {
-  const Conv3dOptions same{{1, 1, 1}, {1, 1, 1}};
-  const auto bits_of = [&](std::int64_t channels, Backend backend) {
-    return run_all(Device::cpu(), DType::f32,
-                   with_backend({{2, channels, 8, 8, 7}, {32, channels, 3, 3, 3}, same}, backend))[0];
+TEST(Conv3d, TheRuleTakesWhatIsFastest) {
+  const auto rule_takes = [](Backend backend, const ConvCase& c) {
+    const Tensor expected = run_all(Device::cpu(), DType::f32, with_backend(c, backend))[0];
+    const Tensor actual = run_all(Device::cpu(), DType::f32, with_backend(c, Backend::by_rule))[0];
+    return same_values(actual, expected);
   };
-  EXPECT_TRUE(same_values(bits_of(32, Backend::by_rule), bits_of(32, Backend::fft)));
-  EXPECT_TRUE(same_values(bits_of(1, Backend::by_rule), bits_of(1, Backend::gemm)));
+  const Conv3dOptions same{{1, 1, 1}, {1, 1, 1}}, strided{{2, 2, 2}, {1, 1, 1}};
+  EXPECT_TRUE(rule_takes(Backend::fft, {{2, 32, 8, 8, 7}, {32, 32, 3, 3, 3}, same}));
+  EXPECT_TRUE(rule_takes(Backend::direct, {{2, 1, 8, 8, 7}, {8, 1, 3, 3, 3}, same}));
+  EXPECT_TRUE(rule_takes(Backend::direct, {{1, 2, 5, 40, 40}, {2, 2, 3, 3, 3}, same}));
+  EXPECT_TRUE(rule_takes(Backend::gemm, {{2, 32, 8, 8, 7}, {32, 32, 3, 3, 3}, strided}));
 }
 
 TEST(Conv3d, RefusesMisfits) {

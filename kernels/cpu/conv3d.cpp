@@ -156,10 +156,33 @@ double fft_cost(const Conv3dShape& s) {
   return number(s.groups) * frequencies * (0.05 * lines * images + products);
 }
 
+/// The same: blocks of 8, 4, 2 and 1 output channels, each with three registers of 16 positions of a padded
+/// plane at a time while there are as many, then with one, where products wait for each other.
+double direct_cost(const Conv3dShape& s) {
+  const auto& [depth, height, width] = s.axis;
+  const std::int64_t plane = std::int64_t{height.out} * (width.out + width.kernel - 1);
+  const std::int64_t registers = (plane + 15) / 16, singles = registers % 3;
+  const double steps = number(registers - singles) + 1.8 * number(singles);
+  const std::int64_t rest = s.out_channels % 8;
+  const std::int64_t blocks = s.out_channels / 8 + rest / 4 + rest % 4 / 2 + rest % 2;
+  const double products = 1.2 * number(blocks) + 0.42 * number(s.out_channels);
+  return kImages * number(s.groups * s.depth() * depth.out) * steps * products;
+}
+
 Conv3dBackend by_rule(const Conv3dShape& shape) {
-  const bool use_fft =
-      conv3d_fft_is_eligible(shape) && shape.in_volume() <= kFftVoxels && fft_cost(shape) < gemm_cost(shape);
-  return use_fft ? Conv3dBackend::fft : Conv3dBackend::gemm;
+  const auto suits = [&](Conv3dBackend backend) { return conv3d_is_eligible(backend, Device::cpu(), shape); };
+  Conv3dBackend best = Conv3dBackend::gemm;
+  double least = gemm_cost(shape);
+  const auto consider = [&](Conv3dBackend backend, double cost) {
+    if (cost >= least) return;
+    best = backend;
+    least = cost;
+  };
+  if (suits(Conv3dBackend::direct)) consider(Conv3dBackend::direct, direct_cost(shape));
+  if (suits(Conv3dBackend::fft) && shape.in_volume() <= kFftVoxels) {
+    consider(Conv3dBackend::fft, fft_cost(shape));
+  }
+  return best;
 }
 
 /// Computes a pass by run(backend).
@@ -171,8 +194,17 @@ void compute(Conv3dPass pass, const Conv3dShape& shape, const Tensor& like, cons
 
 /// The function of a backend out of those of all.
 template <class Function>
-Function* pick(Conv3dBackend backend, Function* reference, Function* gemm, Function* fft) {
-  return backend == Conv3dBackend::reference ? reference : backend == Conv3dBackend::fft ? fft : gemm;
+Function* pick(Conv3dBackend backend, Function* reference, Function* direct, Function* gemm, Function* fft) {
+  switch (backend) {
+    case Conv3dBackend::reference:
+      return reference;
+    case Conv3dBackend::direct:
+      return direct;
+    case Conv3dBackend::fft:
+      return fft;
+    default:
+      return gemm;
+  }
 }
 
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
@@ -182,8 +214,9 @@ void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue
   if (output.numel() == 0) return;
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
     compute(Conv3dPass::forward, shape, output, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::forward<T>, conv3d_gemm::forward<T>, conv3d_fft::forward<T>)(
-          shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), output.data<T>());
+      pick(backend, conv3d_reference::forward<T>, conv3d_direct::forward<T>, conv3d_gemm::forward<T>,
+           conv3d_fft::forward<T>)(shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue),
+                                   output.data<T>());
     });
   });
 }
@@ -195,9 +228,9 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
   if (grad_input.numel() == 0) return;
   dispatch_floating(kOp, weight.dtype(), [&]<class T>(T) {
     compute(Conv3dPass::backward_input, shape, grad_input, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::backward_input<T>, conv3d_gemm::backward_input<T>,
-           conv3d_fft::backward_input<T>)(shape, grad_output.data<T>(), weight.data<T>(),
-                                          epilogue_math<T>(epilogue), grad_input.data<T>());
+      pick(backend, conv3d_reference::backward_input<T>, conv3d_direct::backward_input<T>,
+           conv3d_gemm::backward_input<T>, conv3d_fft::backward_input<T>)(
+          shape, grad_output.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), grad_input.data<T>());
     });
   });
 }
@@ -208,9 +241,9 @@ void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3
   if (shape.batch == 0) return grad_weight.fill(0.0);
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
     compute(Conv3dPass::backward_weight, shape, grad_weight, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::backward_weight<T>, conv3d_gemm::backward_weight<T>,
-           conv3d_fft::backward_weight<T>)(shape, grad_output.data<T>(), input.data<T>(),
-                                           grad_weight.data<T>());
+      pick(backend, conv3d_reference::backward_weight<T>, conv3d_direct::backward_weight<T>,
+           conv3d_gemm::backward_weight<T>, conv3d_fft::backward_weight<T>)(
+          shape, grad_output.data<T>(), input.data<T>(), grad_weight.data<T>());
     });
   });
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// The three ways of the CPU, each for float and double, on checked shapes.
+// The four ways of the CPU, each for float and double, on checked shapes.
 
 #include "kernels/conv3d.hpp"
 #include "kernels/epilogue_math.hpp"
@@ -22,6 +22,7 @@ namespace cinnabar::cpu {
 CINNABAR_CONV3D_BACKEND(conv3d_reference)
 CINNABAR_CONV3D_BACKEND(conv3d_gemm)
 CINNABAR_CONV3D_BACKEND(conv3d_fft)
+CINNABAR_CONV3D_BACKEND(conv3d_direct)
 
 #undef CINNABAR_CONV3D_BACKEND
 
