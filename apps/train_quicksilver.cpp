@@ -55,8 +55,9 @@ MomentumModel read_model(const std::filesystem::path& momenta) {
   }
 }
 
-QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments) {
+QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const MomentumModel& model) {
   QuicksilverTrainingOptions options = arguments.training;
+  options.loss.fluid = model.fluid;
   options.patches.grid.patch = arguments.network.patch;
   options.patches.grid.stride = {arguments.stride, arguments.stride, arguments.stride};
   options.patches.places = arguments.places == "anywhere" ? PatchPlaces::anywhere : PatchPlaces::grid;
@@ -88,6 +89,7 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
       {"--mirror", patches.mirror ? "on" : "off"},
       {"--intensity", fmt::format("{}", patches.intensity)},
       {"--smooth-momenta", fmt::format("{}", arguments.smoothing_voxels)},
+      {"--velocity-loss", fmt::format("{}", training.loss.velocity)},
       {"--validation-steps", fmt::format("{}", training.validation_steps)},
       {"--validation", arguments.validation ? fmt::format("{}", *arguments.validation) : ""},
       {"--validation-pairs", arguments.validation_pairs.empty() ? "" : checksum(arguments.validation_pairs)},
@@ -150,10 +152,10 @@ VolumeSet volumes_of(const std::vector<TrainingPair>& pairs, double smoothing_vo
 
 void take_initial_weights(Quicksilver& network, const std::string& path) {
   const LoadedQuicksilver initial = load_quicksilver(path);
-  const QuicksilverOptions& theirs = initial.description.network;
-  if (theirs.features != network.options().features || theirs.patch != network.options().patch) {
-    fail_input(path, ": has ", theirs.features, " features, the network to train ",
-               network.options().features, ": give --features ", theirs.features);
+  const std::int64_t features = initial.description.network.features;
+  if (features != network.options().features) {
+    fail_input(path, ": has ", features, " features, the network to train ", network.options().features,
+               ": give --features ", features);
   }
   network.load_state(initial.network->state());
 }
@@ -264,7 +266,7 @@ void run(const QuicksilverArguments& arguments) {
   std::optional<VolumeSet> validation;
   if (!split.validation.empty()) validation = volumes_of(split.validation, arguments.smoothing_voxels);
   QuicksilverTraining training(network, volumes_of(split.training, arguments.smoothing_voxels), validation,
-                               resolve(arguments));
+                               resolve(arguments, model));
   if (checkpoint) resume(training, *checkpoint, run.files.checkpoint);
   if (!common_options().quiet) print_plan(training, split, network, choice);
 
@@ -330,6 +332,11 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
   command.add_option("--initial", arguments.initial, "network whose weights to start from");
   command.add_option("--epochs", training.epochs, "as many patches as the grids have places are an epoch")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      .add_option("--velocity-loss", training.loss.velocity,
+                  "weight of the velocities' L1 loss beside the momenta's")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--learning-rate", training.learning_rate, "of Adam")
       ->check(CLI::PositiveNumber)

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <string>
 
+#include "autograd/elementwise.hpp"
+#include "autograd/green_operator.hpp"
 #include "autograd/losses.hpp"
 #include "autograd/reduce.hpp"
 
@@ -67,6 +69,14 @@ std::int64_t steps_of(const QuicksilverTrainingOptions& options, std::int64_t pl
   return static_cast<std::int64_t>(std::ceil(draws / static_cast<double>(options.patches.batch_size)));
 }
 
+/// The loss of momenta that differ by `residual`.
+Variable loss_of(const Variable& residual, const MomentumLossWeights& weights) {
+  const Variable momentum = norm(residual, 1);
+  if (weights.velocity == 0.0) return momentum;
+  const Variable velocity = smooth(residual, weights.fluid, FftPadding::fast);
+  return add(momentum, scale(norm(velocity, 1), weights.velocity));
+}
+
 AdamOptions adam_options(double learning_rate) {
   AdamOptions options;
   options.learning_rate = learning_rate;
@@ -112,13 +122,14 @@ void QuicksilverTraining::advance() {
   if (rate_) optimizer_.set_rate_factor(rate_(step_));
   optimizer_.clear_gradients();
   const Variable momentum(batch.at("momentum"));
-  const Variable loss = l1_loss(network_(Variable(batch.at("images"))), momentum, LossReduction::sum);
+  const Variable found = network_(Variable(batch.at("images")));
+  const Variable loss = loss_of(sub(found, momentum), options_.loss);
   loss.backward();
   optimizer_.step();
   if (average_) average_->update();
   ++step_;
-  pending_.push_back(
-      {step_, loss.value(), norm(momentum, 1).value(), static_cast<double>(momentum.value().numel())});
+  pending_.push_back({step_, loss.value(), loss_of(momentum, options_.loss).value(),
+                      static_cast<double>(momentum.value().numel())});
   if (is_point(step_)) {
     LossPoint point;
     point.step = step_;
@@ -173,8 +184,8 @@ std::optional<QuicksilverTraining::Sums> QuicksilverTraining::measure(
     const Device device = network_.parameters().front().device();
     const Variable momentum(batch.at("momentum").to(device));
     const Variable found = network_(Variable(batch.at("images").to(device)));
-    sums.loss += l1_loss(found, momentum, LossReduction::sum).value().item();
-    sums.zero += norm(momentum, 1).value().item();
+    sums.loss += loss_of(sub(found, momentum), options_.loss).value().item();
+    sums.zero += loss_of(momentum, options_.loss).value().item();
     sums.numbers += static_cast<double>(momentum.value().numel());
   }
   return sums;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/data_loader.hpp"
+#include "kernels/green_operator.hpp"
 #include "layers/optimizer.hpp"
 #include "models/quicksilver.hpp"
 #include "models/quicksilver_patches.hpp"
@@ -15,10 +16,21 @@ namespace cinnabar {
 
 enum class RateSchedule { constant, cosine };
 
+/// What a network is trained to make small: sum |r| + velocity |K r| over the batch, where r is the
+/// difference of predicted and true momenta and K r the velocity that it makes by itself, with no momentum
+/// around the patch. The first term alone is that of Yang et al. It mostly measures what is fine in a
+/// momentum and smoothed away by K; an error of a patch's mean counts little there, but displaces whole
+/// regions.
+struct MomentumLossWeights {
+  double velocity = 0.0;
+  FluidOperator fluid;  ///< L of the metric; K = L^-1
+};
+
 /// The defaults are those of Yang et al. (NeuroImage 2017): L1 loss summed over the batch, Adam.
 struct QuicksilverTrainingOptions {
   QuicksilverPatchOptions patches;
   double epochs = 10;
+  MomentumLossWeights loss;
   double learning_rate = 1e-4;
   RateSchedule schedule = RateSchedule::constant;  ///< cosine: falls to 0 at the last step
   double moving_average = 0.0;        ///< decay; above 0 the averaged weights are validated and kept
@@ -27,8 +39,8 @@ struct QuicksilverTrainingOptions {
   std::int64_t prefetch = 2;          ///< batches made ahead
 };
 
-/// The mean |prediction - momentum| over components and voxels of patches, in the momentum's unit, and its
-/// ratio to mean |momentum|, the loss of predicting zero: a ratio of 1 is no better than no registration.
+/// The loss as a mean over components and voxels of patches, by default |prediction - momentum| in the
+/// momentum's unit, and its ratio to the loss of predicting zero: 1 is no better than no registration.
 struct MomentumLoss {
   double mean = std::numeric_limits<double>::quiet_NaN();
   double ratio = std::numeric_limits<double>::quiet_NaN();
@@ -87,8 +99,8 @@ class QuicksilverTraining {
 
  private:
   struct Sums {
-    double loss = 0.0;  ///< sum |prediction - momentum|
-    double zero = 0.0;  ///< sum |momentum|
+    double loss = 0.0;
+    double zero = 0.0;  ///< loss of predicting zero
     double numbers = 0.0;
     MomentumLoss result() const;
   };

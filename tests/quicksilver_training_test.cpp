@@ -139,6 +139,31 @@ TEST_P(QuicksilverTrainingOn, MeasuresAgainstPredictingZero) {
   EXPECT_NEAR(training.best().validation.mean, sum / static_cast<double>(all.at("momentum").numel()), 1e-5);
 }
 
+TEST_P(QuicksilverTrainingOn, TheLossOfVelocitiesIsThatOfSmoothedMomenta) {
+  Quicksilver network(small_network());
+  network.to(device());
+  fill_weights(network, 0.0);
+  QuicksilverTrainingOptions options = small_training();
+  options.learning_rate = 1e-30;
+  options.validation_steps = 1;
+  options.loss = {0.25, {0.1, 0.05, 0.01, 1}};
+  QuicksilverTraining training(network, small_pairs(), small_pairs(), options);
+  go_on(training, 1);
+  const Tensor momentum =
+      quicksilver_patches(small_pairs(), quicksilver_places(small_pairs(), options.patches.grid), kPatch)
+          .at("momentum");
+  Tensor velocity = Tensor::empty(momentum.shape());
+  green_operator_on(Device::cpu()).smooth(momentum, options.loss.fluid, FftPadding::fast, velocity);
+  const auto mean_of = [](const Tensor& values) {
+    double sum = 0.0;
+    for (const float value : values.to_vector<float>()) sum += std::abs(static_cast<double>(value));
+    return sum / static_cast<double>(values.numel());
+  };
+  EXPECT_NEAR(training.best().validation.mean, mean_of(momentum) + 0.25 * mean_of(velocity), 1e-5);
+  EXPECT_GT(mean_of(velocity), mean_of(momentum)) << "the loss of velocities would not be seen";
+  EXPECT_NEAR(training.best().validation.ratio, 1.0, 1e-6);
+}
+
 TEST(QuicksilverTraining, StopsWhenItNoLongerImproves) {
   Quicksilver network(small_network());
   QuicksilverTrainingOptions options = small_training();
