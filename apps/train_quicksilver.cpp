@@ -335,7 +335,7 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->capture_default_str();
   command
       .add_option("--velocity-loss", training.loss.velocity,
-                  "weight of the velocities' L1 loss beside the momenta's")
+                  "weight of the squared error of the velocities that momenta make, beside the momenta's L1")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--learning-rate", training.learning_rate, "of Adam")

@@ -74,7 +74,7 @@ Variable loss_of(const Variable& residual, const MomentumLossWeights& weights) {
   const Variable momentum = norm(residual, 1);
   if (weights.velocity == 0.0) return momentum;
   const Variable velocity = smooth(residual, weights.fluid, FftPadding::fast);
-  return add(momentum, scale(norm(velocity, 1), weights.velocity));
+  return add(momentum, scale(sum(square(velocity)), weights.velocity));
 }
 
 AdamOptions adam_options(double learning_rate) {
