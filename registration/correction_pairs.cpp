@@ -28,7 +28,6 @@ bool make_correction_lessons(std::vector<TrainingPair>& pairs, const std::filesy
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) fail_input(folder.string(), ": cannot make this folder: ", error.message());
-  const ShootingOptions shooting{model.fluid, model.time_steps, model.inverse_iterations};
   const Device device = prediction.parameters().front().device();
   std::size_t done = 0;
   for (TrainingPair& pair : pairs) {
@@ -36,7 +35,8 @@ bool make_correction_lessons(std::vector<TrainingPair>& pairs, const std::filesy
     if (!std::filesystem::exists(lesson)) {
       if (observer.keep_going && !observer.keep_going()) return false;
       try {
-        save_safetensors(lesson, {correction_lesson(prediction, read_pair(pair, device), shooting), {}});
+        save_safetensors(lesson,
+                         {correction_lesson(prediction, read_pair(pair, device), model.shooting()), {}});
       } catch (const DivergedFlow& reason) {
         fail_input(pair.name, ": the predicted momentum cannot be shot (", reason.what(),
                    "): train the prediction network longer, or take the pair out of the list");

@@ -80,10 +80,6 @@ QuicksilverPredictor::QuicksilverPredictor(const QuicksilverSettings& settings)
   }
 }
 
-ShootingOptions QuicksilverPredictor::shooting() const {
-  return {model().fluid, model().time_steps, model().inverse_iterations};
-}
-
 std::vector<NetworkFile> QuicksilverPredictor::files() const {
   std::vector<NetworkFile> all{{"prediction", settings_.network}};
   if (correction_) all.push_back({"correction", settings_.correction});
@@ -109,7 +105,7 @@ void QuicksilverPredictor::draw_samples(MomentumPredictor& predictor, MomentumPr
     const Tensor momentum = predictor.sample();
     momenta.add(momentum);
     try {
-      deformations.add(shoot(Variable(momentum), shooting()).psi.value());
+      deformations.add(shoot(Variable(momentum), model().shooting()).psi.value());
       ++drawn.kept;
     } catch (const DivergedFlow&) {
       ++drawn.diverged;
@@ -143,7 +139,7 @@ MomentumPrediction QuicksilverPredictor::predict(const ImagePair& pair, Infeasib
     result.momentum = predictor.predict();
   }
   if (correction_) {
-    const Flow flow = shoot_feasible(result, shooting(), rule, false);
+    const Flow flow = shoot_feasible(result, model().shooting(), rule, false);
     announce("correction");
     const Tensor unwarped = warp(Variable(pair.fixed), flow.phi, Boundary::border).value();
     MomentumPredictor corrector(*correction_->network, pair.moving, unwarped, patches);
@@ -151,7 +147,7 @@ MomentumPrediction QuicksilverPredictor::predict(const ImagePair& pair, Infeasib
     result.momentum = add(Variable(result.momentum), Variable(corrector.predict())).value();
   }
   announce("shooting");
-  result.flow = shoot_feasible(result, shooting(), rule, true);
+  result.flow = shoot_feasible(result, model().shooting(), rule, true);
   return result;
 }
 

@@ -59,7 +59,6 @@ class QuicksilverPredictor {
 
   /// The model both networks were trained on.
   const MomentumModel& model() const { return prediction_.description.momenta; }
-  ShootingOptions shooting() const;
   std::vector<NetworkFile> files() const;
   int samples() const;  ///< 0 without dropout
 

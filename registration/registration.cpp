@@ -169,7 +169,7 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<d
   }
   options.matching.sigma = sigma.value_or(model.sigma);
   options.matching.similarity = Similarity::ssd;
-  options.matching.shooting = predictor->shooting();
+  options.matching.shooting = predictor->model().shooting();
   options.predictor = std::move(predictor);
 }
 

@@ -10,6 +10,9 @@
 
 namespace cinnabar::testing {
 
+/// The command line program of this build.
+inline const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
+
 /// What a command left behind; stderr is part of `output` unless the command line says otherwise.
 struct CommandResult {
   int status = -1;

@@ -15,8 +15,6 @@
 namespace cinnabar::testing {
 namespace {
 
-const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
-
 class CliConvert : public ::testing::Test {
  protected:
   std::string at(const std::string& name) const { return (folder_ / name).string(); }

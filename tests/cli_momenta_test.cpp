@@ -17,6 +17,7 @@ namespace {
 
 using cinnabar::testing::CommandResult;
 using cinnabar::testing::head;
+using cinnabar::testing::kProgram;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_shell;
 using cinnabar::testing::ScratchFolder;
@@ -33,8 +34,8 @@ class Momenta : public ::testing::Test {
   }
 
   std::string command(const std::string& options = {}, const std::string& out = "momenta") const {
-    return shell_quote(std::string(CINNABAR_BINARY_DIR) + "/cinnabar") + " momenta --pairs " +
-           shell_quote((folder_ / "pairs.csv").string()) + " --out " + shell_quote((folder_ / out).string()) +
+    return shell_quote(kProgram) + " momenta --pairs " + shell_quote((folder_ / "pairs.csv").string()) +
+           " --out " + shell_quote((folder_ / out).string()) +
            " --resolution 10 --iterations 5x3 --device cpu --threads 1 " + options + " 2>&1";
   }
   std::string made(const std::string& name, const std::string& out = "momenta") const {

@@ -17,13 +17,12 @@ namespace {
 
 using cinnabar::testing::CommandResult;
 using cinnabar::testing::head;
+using cinnabar::testing::kProgram;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_shell;
 using cinnabar::testing::ScratchFolder;
 using cinnabar::testing::shell_quote;
 using cinnabar::testing::write_bytes;
-
-const std::filesystem::path kProgram = std::filesystem::path(CINNABAR_BINARY_DIR) / "cinnabar";
 
 /// The model of cinnabar momenta at 10 mm.
 MomentumModel coarse_model() {

@@ -21,13 +21,12 @@ namespace {
 
 using cinnabar::testing::CommandResult;
 using cinnabar::testing::head;
+using cinnabar::testing::kProgram;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_shell;
 using cinnabar::testing::ScratchFolder;
 using cinnabar::testing::shell_quote;
 using cinnabar::testing::write_bytes;
-
-const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
 
 Geometry fixed_grid() {
   return axis_aligned_grid({28, 32, 26}, {3, 3, 3}, {-42, -48, -39});

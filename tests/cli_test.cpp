@@ -16,14 +16,13 @@ namespace {
 
 using cinnabar::testing::awkward_grid;
 using cinnabar::testing::CommandResult;
+using cinnabar::testing::kProgram;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_command;
 using cinnabar::testing::run_shell;
 using cinnabar::testing::ScratchFolder;
 using cinnabar::testing::shell_quote;
 using cinnabar::testing::write_bytes;
-
-const std::string kProgram = std::string(CINNABAR_BINARY_DIR) + "/cinnabar";
 
 /// stdout and stderr together.
 CommandResult cinnabar_command(std::vector<std::string> words) {

@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using cinnabar::testing::CommandResult;
+using cinnabar::testing::kProgram;
 using cinnabar::testing::random_tensor;
 using cinnabar::testing::read_bytes;
 using cinnabar::testing::run_shell;
@@ -59,8 +60,7 @@ class Train : public ::testing::Test {
                       const std::string& runner = {}) const {
     fs::create_directories(folder_ / where);
     return detail::concat(
-        "cd ", shell_quote((folder_ / where).string()), " && exec ", runner,
-        shell_quote(std::string(CINNABAR_BINARY_DIR) + "/cinnabar"),
+        "cd ", shell_quote((folder_ / where).string()), " && exec ", runner, shell_quote(kProgram),
         " train quicksilver --momenta ../momenta --out net.safetensors --features 1 --batch 4 "
         "--device cpu --threads 1 ",
         options);
