@@ -13,13 +13,6 @@ namespace cinnabar::registration {
 
 namespace {
 
-std::string trimmed(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r";
-  const std::size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) return {};
-  return std::string(text.substr(first, text.find_last_not_of(kBlank) + 1 - first));
-}
-
 /// The cells of a line; one in double quotes may hold commas.
 std::vector<std::string> cells_of(const std::string& line) {
   std::vector<std::string> cells(1);
@@ -138,6 +131,13 @@ class PairList {
 };
 
 }  // namespace
+
+std::string trimmed(std::string_view text) {
+  constexpr std::string_view kBlank = " \t\r";
+  const std::size_t first = text.find_first_not_of(kBlank);
+  if (first == std::string_view::npos) return {};
+  return std::string(text.substr(first, text.find_last_not_of(kBlank) + 1 - first));
+}
 
 std::vector<PairEntry> read_pairs(const std::filesystem::path& path) {
   return PairList(path).read();

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace cinnabar::registration {
@@ -23,5 +24,8 @@ struct PairEntry {
 /// Throws InputError with file and line for anything else, for a name that comes twice and for a scan that
 /// does not exist.
 std::vector<PairEntry> read_pairs(const std::filesystem::path& path);
+
+/// A cell or a line of a list without the blanks around it.
+std::string trimmed(std::string_view text);
 
 }  // namespace cinnabar::registration

@@ -216,9 +216,8 @@ void name_validation_pairs(std::vector<TrainingPair>& pairs, const fs::path& lis
   for (TrainingPair& pair : pairs) pair.split = PairSplit::training;
   for (std::string line; std::getline(file, line);) {
     line.erase(std::min(line.find('#'), line.size()));
-    const std::size_t first = line.find_first_not_of(" \t\r");
-    if (first == std::string::npos) continue;
-    const std::string name = line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
+    const std::string name = trimmed(line);
+    if (name.empty()) continue;
     bool found = false;
     for (TrainingPair& pair : pairs) {
       if (!belongs_to(pair, name)) continue;
