@@ -2,13 +2,14 @@
 
 #include "bench/bench.hpp"
 #include "bench/onednn_conv3d.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "tests/tensors.hpp"
 
 // The convolutions of the Quicksilver network with 64 features on patches of 15^3 voxels, batch 4 on the CPU
 // and 64 on a GPU: each layer alone, where the last number of a name is the extent of its input, and
 // "network", all of them one after the other as often as they occur. The named backends and oneDNN stand as
-// rivals of what `by_rule` chooses. Bytes: inputs and result once each. Operations: 2 a product, border taps
-// included.
+// rivals of what `by_rule` chooses; "network.tf32" and so on are that with rounded operands. Bytes: inputs
+// and result once each. Operations: 2 a product, border taps included.
 
 namespace cinnabar {
 namespace {
@@ -33,6 +34,7 @@ constexpr std::int64_t kPatch = 15;
 constexpr Conv3dBackend kBackends[] = {Conv3dBackend::by_rule, Conv3dBackend::gemm,
                                        Conv3dBackend::fft,     Conv3dBackend::direct,
                                        Conv3dBackend::cudnn,   Conv3dBackend::reference};
+constexpr Conv3dPrecision kRounded[] = {Conv3dPrecision::tf32, Conv3dPrecision::fp16, Conv3dPrecision::bf16};
 
 using Pass = Conv3dPass;
 constexpr const char* kPassNames[] = {"forward", "backward_input", "backward_weight"};
@@ -127,10 +129,14 @@ bench::Work work_of(const std::vector<Step>& steps) {
   return all;
 }
 
-void run_network(benchmark::State& state, Device device, Pass pass, Conv3dBackend backend) {
+void run_network(benchmark::State& state, Device device, Pass pass, Conv3dBackend backend,
+                 Conv3dPrecision precision = Conv3dPrecision::fp32) {
   if (is_missing(state, device, backend)) return;
   std::vector<Step> steps = network(pass, device);
-  for (Step& step : steps) step.problem.options.backend = backend;
+  for (Step& step : steps) {
+    step.problem.options.backend = backend;
+    step.problem.options.precision = precision;
+  }
   bench::measure(state, device, work_of(steps), [&] {
     for (Step& step : steps) step.problem.run(step.pass);
   });
@@ -194,6 +200,13 @@ void add_network(const std::string& name, Pass pass) {
     bench::add(name + suffix_of(backend),
                [pass, backend](benchmark::State& state, Device device) {
                  run_network(state, device, pass, backend);
+               },
+               {kPatch});
+  }
+  for (const Conv3dPrecision precision : kRounded) {
+    bench::add(name + '.' + std::string(name_of(precision)),
+               [pass, precision](benchmark::State& state, Device device) {
+                 run_network(state, device, pass, Conv3dBackend::by_rule, precision);
                },
                {kPatch});
   }

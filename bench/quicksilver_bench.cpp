@@ -6,16 +6,17 @@
 #include "autograd/losses.hpp"
 #include "bench/bench.hpp"
 #include "bench/ceiling.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "kernels/matmul.hpp"
 #include "layers/optimizer.hpp"
 #include "tests/tensors.hpp"
 
 // The whole network of Quicksilver with 64 features on patches of 15^3, batch 4 on the CPU and 64 on a GPU:
 // evaluation, and a step of training (forward, L1 loss, backward, Adam). Rivals: the same with every
-// convolution as matrix products on the CPU; conv3d_bench has oneDNN's convolutions for the same layers.
-// Operations: 2 a product of the convolutions, border taps included, three times as many in training. "share
-// of sgemm" compares them with a product of 1024^2 matrices in the same run; transforms need fewer
-// operations than they are counted with here and may pass 1.
+// convolution as matrix products on the CPU; ".tf32" and so on round the convolutions' operands. conv3d_bench
+// has oneDNN's convolutions for the same layers. Operations: 2 a product of the convolutions, border taps
+// included, three times as many in training. "share of sgemm" compares them with a product of 1024^2 matrices
+// in the same run; transforms need fewer operations than they are counted with here and may pass 1.
 
 namespace cinnabar {
 namespace {
@@ -52,9 +53,16 @@ double sgemm_ceiling(Device device) {
   return 2.0 * kExtent * kExtent * kExtent / seconds;
 }
 
+/// How convolutions are computed.
+struct Way {
+  Conv3dBackend backend = Conv3dBackend::by_rule;
+  Conv3dPrecision precision = Conv3dPrecision::fp32;
+};
+
 struct Setup {
-  Setup(Device device, Conv3dBackend backend)
-      : network({.features = 64, .backend = backend}), batch(device.is_cpu() ? 4 : 64) {
+  Setup(Device device, const Way& way)
+      : network({.features = 64, .backend = way.backend, .precision = way.precision}),
+        batch(device.is_cpu() ? 4 : 64) {
     network.to(device);
     input = Variable(testing::random_tensor({batch, 2, kPatch, kPatch, kPatch}, 1).to(device));
     target = Variable(testing::random_tensor({batch, 3, kPatch, kPatch, kPatch}, 2).to(device));
@@ -71,17 +79,17 @@ void measure(benchmark::State& state, Device device, const Setup& setup, int pas
   state.counters["share of sgemm"] = 1e9 * state.counters["GFLOP/s"] / sgemm_ceiling(device);
 }
 
-void forward(benchmark::State& state, Device device, Conv3dBackend backend) {
-  if (!conv3d_has_backend(device, backend)) return state.SkipWithError("not a backend of this device");
-  Setup setup(device, backend);
+void forward(benchmark::State& state, Device device, const Way& way) {
+  if (!conv3d_has_backend(device, way.backend)) return state.SkipWithError("not a backend of this device");
+  Setup setup(device, way);
   setup.network.eval();
   const NoGrad off;
   measure(state, device, setup, 1, [&] { setup.network(setup.input); });
 }
 
-void training_step(benchmark::State& state, Device device, Conv3dBackend backend) {
-  if (!conv3d_has_backend(device, backend)) return state.SkipWithError("not a backend of this device");
-  Setup setup(device, backend);
+void training_step(benchmark::State& state, Device device, const Way& way) {
+  if (!conv3d_has_backend(device, way.backend)) return state.SkipWithError("not a backend of this device");
+  Setup setup(device, way);
   Adam adam(setup.network.named_parameters(), {1e-4});
   measure(state, device, setup, 3, [&] {
     adam.clear_gradients();
@@ -91,15 +99,17 @@ void training_step(benchmark::State& state, Device device, Conv3dBackend backend
 }
 
 bool add_all() {
-  using Case = void (*)(benchmark::State&, Device, Conv3dBackend);
+  using Case = void (*)(benchmark::State&, Device, const Way&);
+  std::vector<std::pair<std::string, Way>> ways{{"", {}}, {".gemm", {Conv3dBackend::gemm}}};
+  for (const Conv3dPrecision precision :
+       {Conv3dPrecision::tf32, Conv3dPrecision::fp16, Conv3dPrecision::bf16}) {
+    ways.push_back({'.' + std::string(name_of(precision)), {Conv3dBackend::by_rule, precision}});
+  }
   for (const auto& [name, run] : {std::pair<std::string, Case>{"quicksilver_forward", forward},
                                   {"quicksilver_training_step", training_step}}) {
-    for (const auto& [suffix, backend] : {std::pair<std::string, Conv3dBackend>{"", Conv3dBackend::by_rule},
-                                          {".gemm", Conv3dBackend::gemm}}) {
+    for (const auto& [suffix, way] : ways) {
       bench::add(name + suffix,
-                 [run = run, backend = backend](benchmark::State& state, Device device) {
-                   run(state, device, backend);
-                 },
+                 [run = run, way = way](benchmark::State& state, Device device) { run(state, device, way); },
                  {kPatch});
     }
   }

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #ifdef CINNABAR_HAS_CUDA
+#include "kernels/cuda/conv3d_backends.hpp"
 #include "kernels/cuda/vendor/cudnn.hpp"
 #endif
 
@@ -85,6 +86,8 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
   require_dtype(kOp, output, input.dtype());
   require_same_device(kOp, input, weight);
   require_same_device(kOp, input, output);
+  CINNABAR_CHECK(options.precision == Conv3dPrecision::fp32 || input.dtype() == DType::f32, kOp,
+                 "rounds operands of f32 only, got ", input, " with a precision other than fp32");
   Conv3dShape shape;
   shape.batch = input.shape(0);
   shape.groups = options.groups;
@@ -101,11 +104,17 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
   return shape;
 }
 
-bool conv3d_has_backend(Device device, Conv3dBackend backend) {
+bool conv3d_has_backend(Device device, Conv3dBackend backend, [[maybe_unused]] Conv3dPrecision precision) {
   switch (backend) {
     case Conv3dBackend::reference:
     case Conv3dBackend::gemm:
       return device.is_cpu();
+    case Conv3dBackend::mma:
+#ifdef CINNABAR_HAS_CUDA
+      return device.is_cuda() && cuda::conv3d_has_mma(device, precision);
+#else
+      return false;
+#endif
     case Conv3dBackend::cudnn:
 #ifdef CINNABAR_HAS_CUDA
       return device.is_cuda() && cuda::vendor::has_cudnn();

@@ -11,7 +11,8 @@ namespace cinnabar {
 /// How a convolution is computed (docs/kernels/conv3d.md).
 enum class Conv3dBackend {
   by_rule,    ///< CPU: direct, fft (inputs of at most 32^3 voxels) or gemm, whichever a count of operations
-              ///< from the shapes says is the fastest. CUDA: direct. The same on every machine
+              ///< from the shapes says is the fastest. CUDA: direct in fp32, else mma where it can. The same
+              ///< everywhere but on GPUs without mma
   automatic,  ///< what was fastest when this pass of this shape was first computed on this machine
               ///< (kernels/conv3d_choice.hpp). Backends round differently: bits then depend on that choice
   reference,  ///< CPU: plain loops, sums in f64
@@ -19,7 +20,19 @@ enum class Conv3dBackend {
   fft,        ///< whole-volume transforms; stride 1 and dilation 1 only
   direct,     ///< CPU: blocks of sums in registers, stride 1 and dilation 1 only. CUDA: tiled implicit matrix
               ///< products, any
+  mma,        ///< CUDA: the same on tensor cores; not in fp32, and only where the GPU and the build have them
   cudnn,      ///< CUDA: NVIDIA's library, where the build has it
+};
+
+/// What the two operands of every product are rounded to, in forward, backward_input and backward_weight
+/// alike. Tensors in memory, sums, and everything in the epilogue stay f32 whatever the precision. Rounding
+/// is to nearest, ties to even; NaN stays NaN. What is beyond the largest number becomes infinite, and the
+/// sums it enters infinite or NaN.
+enum class Conv3dPrecision {
+  fp32,  ///< as they are
+  tf32,  ///< 8 bits of exponent, 10 of mantissa: relative error 2^-11, the range of f32
+  fp16,  ///< IEEE binary16: relative error 2^-11, from 65520 on infinite, absolute error 2^-25 below 2^-14
+  bf16,  ///< 8 bits of exponent, 7 of mantissa: relative error 2^-8, the range of f32
 };
 
 /// Per axis in the order D, H, W.
@@ -29,6 +42,7 @@ struct Conv3dOptions {
   std::array<std::int64_t, 3> dilation{1, 1, 1};
   std::int64_t groups = 1;
   Conv3dBackend backend = Conv3dBackend::by_rule;
+  Conv3dPrecision precision = Conv3dPrecision::fp32;
 };
 
 /// 3-D cross-correlation with zeros beyond the borders, as PyTorch's conv3d:
@@ -45,9 +59,10 @@ struct Conv3dOptions {
 /// A transposed convolution is the same three functions with the roles exchanged: its forward is
 /// backward_input, with its own epilogue; its gradients are forward and backward_weight.
 ///
-/// f32 and f64 on the CPU, f32 on CUDA. All functions assign. Every backend is deterministic: the order of
-/// every sum follows from the shapes alone, whatever the number of threads. By rule, and by every backend but
-/// CUDA's fft and cudnn, what an image becomes in forward and backward_input has the same bits in any batch.
+/// f32 and f64 on the CPU, f32 on CUDA; rounded operands are for f32 alone. All functions assign. Every
+/// backend is deterministic: the order of every sum follows from the shapes alone, whatever the number of
+/// threads. By rule, and by every backend but CUDA's fft and cudnn, what an image becomes in forward and
+/// backward_input has the same bits in any batch.
 struct Conv3d {
   void (*forward)(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
                   const Conv3dOptions& options, Tensor& output);
@@ -95,7 +110,8 @@ Conv3dShape conv3d_shape(const Tensor& input, const Tensor& weight, const Tensor
                          const Conv3dOptions& options);
 
 /// Whether a device can compute by a backend in this build, for shapes that suit it.
-bool conv3d_has_backend(Device device, Conv3dBackend backend);
+bool conv3d_has_backend(Device device, Conv3dBackend backend,
+                        Conv3dPrecision precision = Conv3dPrecision::fp32);
 /// Whether a backend suits a convolution: fft, and direct on the CPU, need stride 1 and dilation 1 on every
 /// axis, the latter also less padding than the kernel's extent.
 bool conv3d_is_eligible(Conv3dBackend backend, Device device, const Conv3dShape& shape);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "engine/choice_cache.hpp"
+#include "kernels/conv3d_precision.hpp"
 
 namespace cinnabar {
 
@@ -22,6 +23,7 @@ constexpr std::pair<Backend, std::string_view> kNames[] = {
     {Backend::gemm, "gemm"},
     {Backend::fft, "fft"},
     {Backend::direct, "direct"},
+    {Backend::mma, "mma"},
     {Backend::cudnn, "cudnn"},
 };
 constexpr std::string_view kPassNames[] = {"forward", "backward_input", "backward_weight"};
@@ -29,26 +31,27 @@ constexpr std::int64_t kFftVoxels = 64 * 64 * 64;  // spectra of larger inputs m
 constexpr int kTimings = 3;                        // of each backend, the best counts
 constexpr double kLongSeconds = 0.5;               // a first run that takes longer is its timing
 
-bool can_compute(Backend backend, const Conv3dShape& shape, Device device) {
-  return conv3d_has_backend(device, backend) && conv3d_is_eligible(backend, device, shape);
+bool can_compute(Backend backend, Conv3dPrecision precision, const Conv3dShape& shape, Device device) {
+  return conv3d_has_backend(device, backend, precision) && conv3d_is_eligible(backend, device, shape);
 }
 
 /// Those that may be the fastest.
-std::vector<std::string> candidates(const Conv3dShape& shape, Device device) {
+std::vector<std::string> candidates(Conv3dPrecision precision, const Conv3dShape& shape, Device device) {
   std::vector<std::string> names;
-  for (const Backend backend : {Backend::gemm, Backend::fft, Backend::direct, Backend::cudnn}) {
+  for (const Backend backend : {Backend::gemm, Backend::fft, Backend::direct, Backend::mma, Backend::cudnn}) {
     if (backend == Backend::fft && shape.in_volume() > kFftVoxels) continue;
-    if (can_compute(backend, shape, device)) names.emplace_back(name_of(backend));
+    if (can_compute(backend, precision, shape, device)) names.emplace_back(name_of(backend));
   }
   return names;
 }
 
 /// Everything that may change which one is the fastest.
-std::string key_of(Conv3dPass pass, const Conv3dShape& shape, const Tensor& like,
+std::string key_of(Conv3dPass pass, Conv3dPrecision precision, const Conv3dShape& shape, const Tensor& like,
                    const std::vector<std::string>& names) {
   std::ostringstream key;
-  key << "conv3d " << kPassNames[static_cast<int>(pass)] << ' ' << like.dtype() << ' ' << shape.batch << 'x'
-      << shape.groups << 'x' << shape.in_channels << "->" << shape.out_channels;
+  key << "conv3d " << kPassNames[static_cast<int>(pass)] << ' ' << like.dtype() << ' ';
+  if (precision != Conv3dPrecision::fp32) key << "as " << name_of(precision) << ' ';
+  key << shape.batch << 'x' << shape.groups << 'x' << shape.in_channels << "->" << shape.out_channels;
   for (const Conv3dAxis& axis : shape.axis) {
     key << ", " << axis.in << "->" << axis.out << " kernel " << axis.kernel << " stride " << axis.stride
         << " padding " << axis.padding << " dilation " << axis.dilation;
@@ -98,18 +101,20 @@ Conv3dBackend parse_conv3d_backend(std::string_view name) {
   fail_input("convolution backend '", name, "' is not known: use one of ", known);
 }
 
-Conv3dBackend choose_conv3d_backend(Conv3dBackend wanted, Conv3dBackend rule, Conv3dPass pass,
+Conv3dBackend choose_conv3d_backend(const Conv3dOptions& options, Conv3dBackend rule, Conv3dPass pass,
                                     const Conv3dShape& shape, const Tensor& like,
                                     const std::function<void(Conv3dBackend)>& run) {
   const Device device = like.device();
-  CINNABAR_CHECK(conv3d_has_backend(device, wanted), kOp, "no backend ", name_of(wanted), " on ", device,
-                 " in this build");
-  CINNABAR_CHECK(can_compute(wanted, shape, device), kOp, "the backend ", name_of(wanted),
+  const Backend wanted = options.backend;
+  const Conv3dPrecision precision = options.precision;
+  CINNABAR_CHECK(conv3d_has_backend(device, wanted, precision), kOp, "no backend ", name_of(wanted), " in ",
+                 name_of(precision), " on ", device, " in this build");
+  CINNABAR_CHECK(can_compute(wanted, precision, shape, device), kOp, "the backend ", name_of(wanted),
                  " needs stride 1 and dilation 1 on every axis, and on the CPU direct",
                  " padding below the kernel's extent");
   if (wanted == Backend::by_rule) return rule;
   if (wanted != Backend::automatic) return wanted;
-  const std::vector<std::string> names = candidates(shape, device);
+  const std::vector<std::string> names = candidates(precision, shape, device);
   if (names.size() == 1) return parse_conv3d_backend(names.front());
   const auto measure = [&] {
     std::string fastest = std::string(name_of(rule));
@@ -121,7 +126,8 @@ Conv3dBackend choose_conv3d_backend(Conv3dBackend wanted, Conv3dBackend rule, Co
     }
     return fastest;
   };
-  return parse_conv3d_backend(choice_cache().choose(key_of(pass, shape, like, names), names, measure));
+  return parse_conv3d_backend(
+      choice_cache().choose(key_of(pass, precision, shape, like, names), names, measure));
 }
 
 }  // namespace cinnabar

@@ -60,13 +60,15 @@ class Quicksilver::Block : public Sequential {
     double dropout;
     std::uint64_t seed;
     Conv3dBackend backend;
+    Conv3dPrecision precision;
     std::uint64_t streams = 0;
 
-    /// The window with the backend that computes it.
+    /// The window with the backend that computes it, and how.
     ConvWindow computed(ConvWindow window) const {
       const bool strided = window.options.stride != std::array<std::int64_t, 3>{1, 1, 1};
       const bool needs_unit_stride = backend == Conv3dBackend::fft || backend == Conv3dBackend::direct;
       window.options.backend = strided && needs_unit_stride ? Conv3dBackend::by_rule : backend;
+      window.options.precision = precision;
       return window;
     }
   };
@@ -132,7 +134,8 @@ Quicksilver::Quicksilver(const QuicksilverOptions& options) : options_(options) 
       "quicksilver", "patches need extents (d, h, w) of at least 3, got ", options.patch);
   const std::int64_t features = options.features;
   const Shape half = pooled(options.patch);
-  Block::Source source{Generator(options.seed), options.dropout, options.seed, options.backend};
+  Block::Source source{Generator(options.seed), options.dropout, options.seed, options.backend,
+                       options.precision};
   const auto add = [&](std::vector<std::unique_ptr<Block>>& blocks, const std::string& name,
                        std::unique_ptr<Block> block) {
     blocks.push_back(std::move(block));

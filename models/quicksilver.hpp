@@ -17,6 +17,8 @@ struct QuicksilverOptions {
   std::uint64_t seed = 0;      ///< of the initial weights and of the dropout masks
   /// Of all convolutions; by_rule takes its place where fft or direct cannot compute a strided one.
   Conv3dBackend backend = Conv3dBackend::by_rule;
+  /// Of the products of all convolutions, in forward and backward.
+  Conv3dPrecision precision = Conv3dPrecision::fp32;
 };
 
 /// The network of Quicksilver (Yang et al., NeuroImage 2017, fig. 2): from patches of a moving and a target

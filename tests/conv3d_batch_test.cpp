@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "kernels/conv3d.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "tests/devices.hpp"
 #include "tests/tensors.hpp"
 
@@ -28,6 +28,7 @@ std::vector<Tensor> run_images(Device device, const Shape& input, const Shape& w
 
 void expect_same_bits_in_any_batch(Device device, const Shape& input, const Shape& weight,
                                    const Conv3dOptions& options) {
+  SCOPED_TRACE(name_of(options.precision));
   const std::vector<Tensor> all = run_images(device, input, weight, options, 0, 9);
   for (const auto& [first, count] : {std::pair{0, 1}, std::pair{3, 2}, std::pair{4, 5}}) {
     const std::vector<Tensor> some = run_images(device, input, weight, options, first, count);
@@ -40,9 +41,13 @@ class Conv3dBatchOn : public OnDevice {};
 CINNABAR_ON_EACH_DEVICE(Conv3dBatchOn);
 
 TEST_P(Conv3dBatchOn, ByRuleAnImagesBitsAreItsOwn) {
-  const Conv3dOptions same{{1, 1, 1}, {1, 1, 1}}, halved{{2, 2, 2}, {1, 1, 1}};
-  expect_same_bits_in_any_batch(device(), {9, 16, 8, 8, 8}, {16, 16, 3, 3, 3}, same);
-  expect_same_bits_in_any_batch(device(), {9, 17, 9, 8, 7}, {65, 17, 3, 3, 3}, halved);
+  using enum Conv3dPrecision;
+  for (const Conv3dPrecision precision : {fp32, fp16}) {
+    Conv3dOptions same{{1, 1, 1}, {1, 1, 1}}, halved{{2, 2, 2}, {1, 1, 1}};
+    same.precision = halved.precision = precision;
+    expect_same_bits_in_any_batch(device(), {9, 16, 8, 8, 8}, {16, 16, 3, 3, 3}, same);
+    expect_same_bits_in_any_batch(device(), {9, 17, 9, 8, 7}, {65, 17, 3, 3, 3}, halved);
+  }
 }
 
 TEST(Conv3dBatch, ByEveryBackendOfTheCpuToo) {

@@ -1,6 +1,7 @@
 #include "kernels/conv3d.hpp"
 
 #include "kernels/conv3d_choice.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "kernels/cpu/conv3d_backends.hpp"
 #include "kernels/cpu/epilogue_row.hpp"
 #include "kernels/parallel.hpp"
@@ -185,11 +186,14 @@ Conv3dBackend by_rule(const Conv3dShape& shape) {
   return best;
 }
 
-/// Computes a pass by run(backend).
+/// Computes a pass by run(backend, a, b), where a and b are the operands as they are multiplied: what they
+/// are rounded to is exact in f32, and so every backend computes every precision.
 template <class Run>
-void compute(Conv3dPass pass, const Conv3dShape& shape, const Tensor& like, const Conv3dOptions& options,
-             const Run& run) {
-  run(choose_conv3d_backend(options.backend, by_rule(shape), pass, shape, like, run));
+void compute(Conv3dPass pass, const Conv3dShape& shape, const Tensor& left, const Tensor& right,
+             const Conv3dOptions& options, const Run& run) {
+  const Tensor a = rounded_operand(left, options.precision), b = rounded_operand(right, options.precision);
+  const auto run_by = [&](Conv3dBackend backend) { run(backend, a, b); };
+  run_by(choose_conv3d_backend(options, by_rule(shape), pass, shape, left, run_by));
 }
 
 /// The function of a backend out of those of all.
@@ -213,11 +217,12 @@ void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue
   check_epilogue(epilogue, output);
   if (output.numel() == 0) return;
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
-    compute(Conv3dPass::forward, shape, output, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::forward<T>, conv3d_direct::forward<T>, conv3d_gemm::forward<T>,
-           conv3d_fft::forward<T>)(shape, input.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue),
-                                   output.data<T>());
-    });
+    compute(Conv3dPass::forward, shape, input, weight, options,
+            [&](Conv3dBackend backend, const Tensor& x, const Tensor& w) {
+              pick(backend, conv3d_reference::forward<T>, conv3d_direct::forward<T>, conv3d_gemm::forward<T>,
+                   conv3d_fft::forward<T>)(shape, x.data<T>(), w.data<T>(), epilogue_math<T>(epilogue),
+                                           output.data<T>());
+            });
   });
 }
 
@@ -227,11 +232,12 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
   check_epilogue(epilogue, grad_input);
   if (grad_input.numel() == 0) return;
   dispatch_floating(kOp, weight.dtype(), [&]<class T>(T) {
-    compute(Conv3dPass::backward_input, shape, grad_input, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::backward_input<T>, conv3d_direct::backward_input<T>,
-           conv3d_gemm::backward_input<T>, conv3d_fft::backward_input<T>)(
-          shape, grad_output.data<T>(), weight.data<T>(), epilogue_math<T>(epilogue), grad_input.data<T>());
-    });
+    compute(Conv3dPass::backward_input, shape, grad_output, weight, options,
+            [&](Conv3dBackend backend, const Tensor& g, const Tensor& w) {
+              pick(backend, conv3d_reference::backward_input<T>, conv3d_direct::backward_input<T>,
+                   conv3d_gemm::backward_input<T>, conv3d_fft::backward_input<T>)(
+                  shape, g.data<T>(), w.data<T>(), epilogue_math<T>(epilogue), grad_input.data<T>());
+            });
   });
 }
 
@@ -240,11 +246,12 @@ void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3
   const Conv3dShape shape = conv3d_shape(input, grad_weight, grad_output, options);
   if (shape.batch == 0) return grad_weight.fill(0.0);
   dispatch_floating(kOp, input.dtype(), [&]<class T>(T) {
-    compute(Conv3dPass::backward_weight, shape, grad_weight, options, [&](Conv3dBackend backend) {
-      pick(backend, conv3d_reference::backward_weight<T>, conv3d_direct::backward_weight<T>,
-           conv3d_gemm::backward_weight<T>, conv3d_fft::backward_weight<T>)(
-          shape, grad_output.data<T>(), input.data<T>(), grad_weight.data<T>());
-    });
+    compute(Conv3dPass::backward_weight, shape, grad_output, input, options,
+            [&](Conv3dBackend backend, const Tensor& g, const Tensor& x) {
+              pick(backend, conv3d_reference::backward_weight<T>, conv3d_direct::backward_weight<T>,
+                   conv3d_gemm::backward_weight<T>,
+                   conv3d_fft::backward_weight<T>)(shape, g.data<T>(), x.data<T>(), grad_weight.data<T>());
+            });
   });
 }
 

@@ -1,8 +1,9 @@
 #pragma once
 
-// conv3d's forward and backward_input: each written position gathers what its taps read. A block owns 64
-// channels x 128 positions and walks the products' depth, taps times channels read, 8 at a time. A position
-// computes where a tap reads and takes a zero beyond the border.
+// conv3d's forward and backward_input: each written position gathers what its taps read. A position computes
+// where a tap reads and takes a zero beyond the border. Here are the parts that all products share, and the
+// kernel in fp32, where a block owns 64 channels x 128 positions and walks the products' depth, taps times
+// channels read, 8 at a time.
 
 #include "kernels/cuda/conv3d_tile.cuh"
 #include "kernels/epilogue_math.hpp"
@@ -68,6 +69,113 @@ __device__ __forceinline__ ColumnPlace place_of_column(const Gather& gather, int
   return place;
 }
 
+/// The columns of a tile that a lane loads, 32 apart: what they read through a tap at offset 0.
+struct GatherColumns {
+  int z[4], y[4], x[4];
+  std::int64_t base[4];
+
+  __device__ __forceinline__ GatherColumns(const Gather& gather, int group, int lane) {
+    const GatherAxis& depth = gather.axis[0];
+    const GatherAxis& height = gather.axis[1];
+    const GatherAxis& width = gather.axis[2];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + lane + 32 * j;
+      const bool exists = column < gather.columns;
+      const ColumnPlace place = place_of_column(gather, exists ? static_cast<int>(column) : 0);
+      z[j] = exists ? place.z * depth.source_step + depth.source_first : kOutside;
+      y[j] = place.y * height.source_step + height.source_first;
+      x[j] = place.x * width.source_step + width.source_first;
+      base[j] = (std::int64_t{place.n} * gather.groups + group) * gather.channels * gather.source_volume +
+                (std::int64_t{z[j]} * height.source_extent + y[j]) * width.source_extent + x[j];
+    }
+  }
+
+  /// What they read at a place in the depth.
+  __device__ __forceinline__ void load(const Gather& gather, const float* source, const DepthCursor& at,
+                                       float (&values)[4]) const {
+    const GatherAxis& depth = gather.axis[0];
+    const GatherAxis& height = gather.axis[1];
+    const GatherAxis& width = gather.axis[2];
+    const int dz = at.z * depth.source_tap;
+    const int dy = at.y * height.source_tap;
+    const int dx = at.x * width.source_tap;
+    const bool in_depth = at.z < depth.taps;
+    const std::int64_t offset = std::int64_t{at.channel} * gather.source_volume +
+                                (std::int64_t{dz} * height.source_extent + dy) * width.source_extent + dx;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const bool inside = in_depth &&
+                          static_cast<unsigned>(z[j] + dz) < static_cast<unsigned>(depth.source_extent) &&
+                          static_cast<unsigned>(y[j] + dy) < static_cast<unsigned>(height.source_extent) &&
+                          static_cast<unsigned>(x[j] + dx) < static_cast<unsigned>(width.source_extent);
+      values[j] = inside ? source[base[j] + offset] : 0.0f;
+    }
+  }
+};
+
+/// Packed weights of a group, from a row on.
+__device__ __forceinline__ const float* weights_from(const Gather& gather, const float* packed, int group,
+                                                     int row) {
+  const int taps = gather.axis[0].kernel * gather.axis[1].kernel * gather.axis[2].kernel;
+  return packed + std::int64_t{group} * taps * gather.channels * gather.padded_rows + row;
+}
+
+/// The weights at a place in the depth, of the rows of a tile that a lane loads, 32 apart.
+template <int kTileRows>
+__device__ __forceinline__ void load_weights(const Gather& gather, const float* weights,
+                                             const DepthCursor& at, int lane,
+                                             float (&values)[(kTileRows + 31) / 32]) {
+  const GatherAxis& depth = gather.axis[0];
+  const GatherAxis& height = gather.axis[1];
+  const GatherAxis& width = gather.axis[2];
+  const int tap = ((depth.tap_first + at.z * depth.tap_step) * height.kernel + height.tap_first +
+                   at.y * height.tap_step) *
+                      width.kernel +
+                  width.tap_first + at.x * width.tap_step;
+  const float* row = weights + (std::int64_t{tap} * gather.channels + at.channel) * gather.padded_rows;
+#pragma unroll
+  for (int i = 0; i < (kTileRows + 31) / 32; ++i) {
+    const int r = lane + 32 * i;
+    values[i] = at.z < depth.taps && r < kTileRows ? row[r] : 0.0f;
+  }
+}
+
+/// Products summed into one result.
+__device__ __forceinline__ int depth_of(const Gather& gather) {
+  return gather.channels * gather.axis[0].taps * gather.axis[1].taps * gather.axis[2].taps;
+}
+
+/// Writes results of one column, where it exists, ended by the epilogue.
+struct GatheredColumn {
+  bool exists;
+  std::int64_t image = 0, voxel = 0;
+
+  /// Of a tile.
+  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile) {
+    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + in_tile;
+    exists = column < gather.columns;
+    if (!exists) return;
+    const GatherAxis& depth = gather.axis[0];
+    const GatherAxis& height = gather.axis[1];
+    const GatherAxis& width = gather.axis[2];
+    const ColumnPlace place = place_of_column(gather, static_cast<int>(column));
+    voxel = ((place.z * depth.target_step + depth.target_first) * std::int64_t{height.target_extent} +
+             place.y * height.target_step + height.target_first) *
+                width.target_extent +
+            place.x * width.target_step + width.target_first;
+    image = std::int64_t{place.n} * gather.groups + group;
+  }
+
+  __device__ __forceinline__ void write(const Gather& gather, const EpilogueMath<float>& epilogue, int group,
+                                        int row, float value, float* target) const {
+    if (!exists || row >= gather.rows) return;
+    const std::int64_t index = (image * gather.rows + row) * gather.target_volume + voxel;
+    UniformCursor uniform;
+    target[index] = epilogue_value(epilogue, std::int64_t{group} * gather.rows + row, index, value, uniform);
+  }
+};
+
 /// Weights as [group][tap][channel read][channel written, padded with zeros].
 // budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
 __global__ void conv3d_pack_weight_kernel(const float* weight, std::int32_t taps, std::int32_t channels,
@@ -100,60 +208,17 @@ __global__ void __launch_bounds__(kThreads)
   const int first_k = static_cast<int>(threadIdx.x) / 32 * 2;  // a warp loads two rows of a stage's depth
   const int first_row = static_cast<int>(blockIdx.y) * kRows<kRowsEach>;
   const int group = static_cast<int>(blockIdx.z);
-  const GatherAxis& depth = gather.axis[0];
-  const GatherAxis& height = gather.axis[1];
-  const GatherAxis& width = gather.axis[2];
-
-  // The four columns this thread loads: what they read through a tap at offset 0.
-  int z[4], y[4], x[4];
-  std::int64_t base[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + lane + 32 * j;
-    const bool exists = column < gather.columns;
-    const ColumnPlace place = place_of_column(gather, exists ? static_cast<int>(column) : 0);
-    z[j] = exists ? place.z * depth.source_step + depth.source_first : kOutside;
-    y[j] = place.y * height.source_step + height.source_first;
-    x[j] = place.x * width.source_step + width.source_first;
-    base[j] = (std::int64_t{place.n} * gather.groups + group) * gather.channels * gather.source_volume +
-              (std::int64_t{z[j]} * height.source_extent + y[j]) * width.source_extent + x[j];
-  }
-  const float* weights = packed +
-                         std::int64_t{group} * depth.kernel * height.kernel * width.kernel * gather.channels *
-                             gather.padded_rows +
-                         first_row;
+  const GatherColumns columns(gather, group, lane);
+  const float* weights = weights_from(gather, packed, group, first_row);
 
   DepthCursor cursor;
-  float a_next[2 * kLoads];
-  float b_next[8];
+  float a_next[2][kLoads];
+  float b_next[2][4];
   const auto load = [&] {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int dz = cursor.z * depth.source_tap;
-      const int dy = cursor.y * height.source_tap;
-      const int dx = cursor.x * width.source_tap;
-      const bool in_depth = cursor.z < depth.taps;
-      const std::int64_t offset = std::int64_t{cursor.channel} * gather.source_volume +
-                                  (std::int64_t{dz} * height.source_extent + dy) * width.source_extent + dx;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const bool inside = in_depth &&
-                            static_cast<unsigned>(z[j] + dz) < static_cast<unsigned>(depth.source_extent) &&
-                            static_cast<unsigned>(y[j] + dy) < static_cast<unsigned>(height.source_extent) &&
-                            static_cast<unsigned>(x[j] + dx) < static_cast<unsigned>(width.source_extent);
-        b_next[half * 4 + j] = inside ? source[base[j] + offset] : 0.0f;
-      }
-      const int tap = ((depth.tap_first + cursor.z * depth.tap_step) * height.kernel + height.tap_first +
-                       cursor.y * height.tap_step) *
-                          width.kernel +
-                      width.tap_first + cursor.x * width.tap_step;
-      const float* row =
-          weights + (std::int64_t{tap} * gather.channels + cursor.channel) * gather.padded_rows;
-#pragma unroll
-      for (int i = 0; i < kLoads; ++i) {
-        const int r = lane + 32 * i;
-        a_next[half * kLoads + i] = in_depth && r < kRows<kRowsEach> ? row[r] : 0.0f;
-      }
+      columns.load(gather, source, cursor, b_next[half]);
+      load_weights<kRows<kRowsEach>>(gather, weights, cursor, lane, a_next[half]);
       cursor.advance(half == 0 ? 1 : kDepth - 1, gather);
     }
   };
@@ -163,45 +228,30 @@ __global__ void __launch_bounds__(kThreads)
       const int k = first_k + half;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        b_tile[stage * kBStage + k * kColumnPitch + lane + 32 * j] = b_next[half * 4 + j];
+        b_tile[stage * kBStage + k * kColumnPitch + lane + 32 * j] = b_next[half][j];
       }
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
         const int r = lane + 32 * i;
-        if (r < kRows<kRowsEach>) {
-          a_tile[stage * kAStage + k * kRowPitch<kRowsEach> + r] = a_next[half * kLoads + i];
-        }
+        if (r < kRows<kRowsEach>) a_tile[stage * kAStage + k * kRowPitch<kRowsEach> + r] = a_next[half][i];
       }
     }
   };
 
   float sums[kRowsEach][8] = {};
-  const int total = gather.channels * depth.taps * height.taps * width.taps;
-  const int stages = (total + kDepth - 1) / kDepth;
+  const int stages = (depth_of(gather) + kDepth - 1) / kDepth;
   if (stages > 0) cursor.advance(first_k, gather);
-  multiply_stages<kRowsEach>(stages, a_tile, b_tile, load, store, sums);
+  multiply_stages(stages, load, store, [&](int stage) {
+    multiply_stage<kRowsEach>(a_tile + stage * kAStage, b_tile + stage * kBStage, sums);
+  });
 
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + column_of_result(j);
-    if (column < gather.columns) {
-      const ColumnPlace place = place_of_column(gather, static_cast<int>(column));
-      const std::int64_t voxel =
-          ((place.z * depth.target_step + depth.target_first) * std::int64_t{height.target_extent} +
-           place.y * height.target_step + height.target_first) *
-              width.target_extent +
-          place.x * width.target_step + width.target_first;
-      const std::int64_t image = std::int64_t{place.n} * gather.groups + group;
+    const GatheredColumn column(gather, group, column_of_result(j));
 #pragma unroll
-      for (int i = 0; i < kRowsEach; ++i) {
-        const int row = first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
-        if (row < gather.rows) {
-          const std::int64_t index = (image * gather.rows + row) * gather.target_volume + voxel;
-          UniformCursor uniform;
-          target[index] =
-              epilogue_value(epilogue, std::int64_t{group} * gather.rows + row, index, sums[i][j], uniform);
-        }
-      }
+    for (int i = 0; i < kRowsEach; ++i) {
+      const int row = first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
+      column.write(gather, epilogue, group, row, sums[i][j], target);
     }
   }
 }

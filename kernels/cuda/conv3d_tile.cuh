@@ -1,6 +1,7 @@
 #pragma once
 
-// What the tiled products of conv3d share: the shape of a tile and its inner loop.
+// What the tiled products of conv3d share: the shape of a tile and the loop over its stages; and the inner
+// loop in fp32.
 
 #include "kernels/cuda/launch.cuh"
 
@@ -43,11 +44,11 @@ __device__ __forceinline__ void multiply_stage(SharedPointer<float> a, SharedPoi
 }
 
 /// Adds up `stages` products of tiles. `load` reads the next stage into registers, `store(which)` puts it
-/// into one of the two stages of shared memory: the next one is loaded while this one is multiplied.
-template <int kRowsEach, class Load, class Store>
-__device__ __forceinline__ void multiply_stages(int stages, SharedPointer<float> a, SharedPointer<float> b,
-                                                const Load& load, const Store& store,
-                                                float (&sums)[kRowsEach][8]) {
+/// into one of the two stages of shared memory, `multiply(which)` adds the product of that one: the next one
+/// is loaded while this one is multiplied.
+template <class Load, class Store, class Multiply>
+__device__ __forceinline__ void multiply_stages(int stages, const Load& load, const Store& store,
+                                                const Multiply& multiply) {
   if (stages > 0) {
     load();
     store(0);
@@ -56,7 +57,7 @@ __device__ __forceinline__ void multiply_stages(int stages, SharedPointer<float>
   for (int stage = 0; stage < stages; ++stage) {
     const int now = stage % 2;
     if (stage + 1 < stages) load();
-    multiply_stage<kRowsEach>(a + now * kDepth * kRowPitch<kRowsEach>, b + now * kDepth * kColumnPitch, sums);
+    multiply(now);
     if (stage + 1 < stages) store(1 - now);
     __syncthreads();
   }

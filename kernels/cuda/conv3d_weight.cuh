@@ -1,7 +1,9 @@
 #pragma once
 
-// conv3d's weight gradient: a block owns 64 output channels x 128 weights (input channel and tap) and sums
+// conv3d's weight gradient: a block owns some output channels x 128 weights (input channel and tap) and sums
 // over a range of positions of all images; the ranges' partial sums are added in order by a second kernel.
+// Here are the parts that all products share, and the kernels in fp32: 64 output channels, 8 positions at a
+// time.
 
 #include "kernels/conv3d.hpp"
 #include "kernels/cuda/conv3d_tile.cuh"
@@ -54,6 +56,74 @@ struct PositionCursor {
   }
 };
 
+/// What this thread's column of the block's tile reads.
+__device__ __forceinline__ ColumnTap tap_of_column(const WeightSums& s) {
+  const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
+  if (column >= s.columns) return {kOutside, 0, 0, 0};
+  auto rest = static_cast<std::int32_t>(column);
+  std::int32_t at[3];
+#pragma unroll
+  for (int axis = 2; axis >= 0; --axis) {
+    at[axis] = s.axis[axis].source(0, rest % s.axis[axis].kernel);
+    rest /= s.axis[axis].kernel;
+  }
+  return {at[0], at[1], at[2], rest * s.in_volume + (at[0] * s.axis[1].in + at[1]) * s.axis[2].in + at[2]};
+}
+
+/// The part of the work that a block has, and the rows and columns that a thread loads, 16 apart.
+struct WeightPlace {
+  int group, part;
+  int first_row, element;
+  std::int32_t end;  // of the part's positions
+
+  __device__ __forceinline__ WeightPlace(const WeightSums& s, int tile_rows, int first_element)
+      : group(static_cast<int>(blockIdx.z) % s.groups),
+        part(static_cast<int>(blockIdx.z) / s.groups),
+        first_row(static_cast<int>(blockIdx.y) * tile_rows),
+        element(first_element),
+        end(s.positions - begin(s) < s.range ? s.positions : begin(s) + s.range) {}
+
+  __device__ __forceinline__ std::int32_t begin(const WeightSums& s) const { return part * s.range; }
+};
+
+/// The gradients (of 16 kLoads rows at most kTileRows) and inputs that meet at a position; zeros where it
+/// does not `exist`.
+template <int kTileRows, int kLoads>
+__device__ __forceinline__ void load_position(const WeightSums& s, const WeightPlace& place,
+                                              const PositionCursor& at, bool exists, const float* grad_output,
+                                              const float* input, SharedPointer<ColumnTap> taps,
+                                              float (&a)[kLoads], float (&b)[8]) {
+  const std::int64_t image = std::int64_t{at.n} * s.groups + place.group;
+  const float* grads = grad_output + (image * s.rows + place.first_row) * s.out_volume + at.voxel;
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    const int r = place.element + 16 * i;
+    const bool inside = exists && r < kTileRows && place.first_row + r < s.rows;
+    a[i] = inside ? grads[std::int64_t{r} * s.out_volume] : 0.0f;
+  }
+  const int z = at.z * s.axis[0].stride;
+  const int y = at.y * s.axis[1].stride;
+  const int x = at.x * s.axis[2].stride;
+  const std::int64_t base = image * s.channels * s.in_volume + (z * s.axis[1].in + y) * s.axis[2].in + x;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const ColumnTap tap = taps[place.element + 16 * j];
+    const bool inside = exists && static_cast<unsigned>(z + tap.z) < static_cast<unsigned>(s.axis[0].in) &&
+                        static_cast<unsigned>(y + tap.y) < static_cast<unsigned>(s.axis[1].in) &&
+                        static_cast<unsigned>(x + tap.x) < static_cast<unsigned>(s.axis[2].in);
+    b[j] = inside ? input[base + tap.offset] : 0.0f;
+  }
+}
+
+/// Writes a result of the block's part, where the row and the column of its tile exist.
+__device__ __forceinline__ void write_partial(const WeightSums& s, const WeightPlace& place, int row,
+                                              int in_tile, float value, float* partial) {
+  const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + in_tile;
+  if (row >= s.rows || column >= s.columns) return;
+  const std::int64_t rows = (std::int64_t{place.part} * s.groups + place.group) * s.rows;
+  partial[(rows + row) * s.columns + column] = value;
+}
+
 // budget: <=168 registers, 14848 B shared, 128 threads, occupancy >= 0.18
 template <int kRowsEach>
 __global__ void __launch_bounds__(kThreads)
@@ -65,82 +135,45 @@ __global__ void __launch_bounds__(kThreads)
   CINNABAR_SHARED(ColumnTap, taps, kColumns);
   alignas(16) CINNABAR_SHARED(float, a_tile, 2 * kAStage);
   alignas(16) CINNABAR_SHARED(float, b_tile, 2 * kBStage);
-  const int k = static_cast<int>(threadIdx.x) % kDepth;        // the position of a stage this thread loads
-  const int element = static_cast<int>(threadIdx.x) / kDepth;  // first of 16 rows and columns it loads
-  const int first_row = static_cast<int>(blockIdx.y) * kRows<kRowsEach>;
-  const int group = static_cast<int>(blockIdx.z) % s.groups;
-  const int part = static_cast<int>(blockIdx.z) / s.groups;
-
-  {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
-    ColumnTap tap{kOutside, 0, 0, 0};
-    if (column < s.columns) {
-      auto rest = static_cast<std::int32_t>(column);
-      std::int32_t at[3];
-#pragma unroll
-      for (int axis = 2; axis >= 0; --axis) {
-        at[axis] = s.axis[axis].source(0, rest % s.axis[axis].kernel);
-        rest /= s.axis[axis].kernel;
-      }
-      tap = {at[0], at[1], at[2], rest * s.in_volume + (at[0] * s.axis[1].in + at[1]) * s.axis[2].in + at[2]};
-    }
-    taps[threadIdx.x] = tap;
-  }
+  const int k = static_cast<int>(threadIdx.x) % kDepth;  // the position of a stage this thread loads
+  const WeightPlace place(s, kRows<kRowsEach>, static_cast<int>(threadIdx.x) / kDepth);
+  taps[threadIdx.x] = tap_of_column(s);
   __syncthreads();
 
-  const std::int32_t begin = part * s.range;
-  const std::int32_t end = s.positions - begin < s.range ? s.positions : begin + s.range;
-  std::int32_t position = begin + k;
+  std::int32_t position = place.begin(s) + k;
   PositionCursor cursor(s, position);
   float a_next[kLoads];
   float b_next[8];
   const auto load = [&] {
-    const bool exists = position < end;
-    const std::int64_t image = std::int64_t{cursor.n} * s.groups + group;
-    const float* grads = grad_output + (image * s.rows + first_row) * s.out_volume + cursor.voxel;
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int r = element + 16 * i;
-      const bool inside = exists && r < kRows<kRowsEach> && first_row + r < s.rows;
-      a_next[i] = inside ? grads[std::int64_t{r} * s.out_volume] : 0.0f;
-    }
-    const int z = cursor.z * s.axis[0].stride;
-    const int y = cursor.y * s.axis[1].stride;
-    const int x = cursor.x * s.axis[2].stride;
-    const std::int64_t base = image * s.channels * s.in_volume + (z * s.axis[1].in + y) * s.axis[2].in + x;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const ColumnTap tap = taps[element + 16 * j];
-      const bool inside = exists && static_cast<unsigned>(z + tap.z) < static_cast<unsigned>(s.axis[0].in) &&
-                          static_cast<unsigned>(y + tap.y) < static_cast<unsigned>(s.axis[1].in) &&
-                          static_cast<unsigned>(x + tap.x) < static_cast<unsigned>(s.axis[2].in);
-      b_next[j] = inside ? input[base + tap.offset] : 0.0f;
-    }
+    load_position<kRows<kRowsEach>>(s, place, cursor, position < place.end, grad_output, input, taps, a_next,
+                                    b_next);
     position += kDepth;
     cursor.advance(kDepth, s);
   };
   const auto store = [&](int stage) {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      const int r = element + 16 * i;
+      const int r = place.element + 16 * i;
       if (r < kRows<kRowsEach>) a_tile[stage * kAStage + k * kRowPitch<kRowsEach> + r] = a_next[i];
     }
 #pragma unroll
-    for (int j = 0; j < 8; ++j) b_tile[stage * kBStage + k * kColumnPitch + element + 16 * j] = b_next[j];
+    for (int j = 0; j < 8; ++j) {
+      b_tile[stage * kBStage + k * kColumnPitch + place.element + 16 * j] = b_next[j];
+    }
   };
 
   float sums[kRowsEach][8] = {};
-  const int stages = (end - begin + kDepth - 1) / kDepth;
-  multiply_stages<kRowsEach>(stages, a_tile, b_tile, load, store, sums);
+  const int stages = (place.end - place.begin(s) + kDepth - 1) / kDepth;
+  multiply_stages(stages, load, store, [&](int stage) {
+    multiply_stage<kRowsEach>(a_tile + stage * kAStage, b_tile + stage * kBStage, sums);
+  });
 
-  float* mine = partial + (std::int64_t{part} * s.groups + group) * s.rows * s.columns;
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + column_of_result(j);
 #pragma unroll
     for (int i = 0; i < kRowsEach; ++i) {
-      const int row = first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
-      if (row < s.rows && column < s.columns) mine[std::int64_t{row} * s.columns + column] = sums[i][j];
+      const int row = place.first_row + static_cast<int>(threadIdx.x) / 16 * kRowsEach + i;
+      write_partial(s, place, row, column_of_result(j), sums[i][j], partial);
     }
   }
 }

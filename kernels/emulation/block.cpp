@@ -292,6 +292,7 @@ std::uint64_t Scheduler::exchange(WarpOperation operation, std::uint32_t mask, s
       fail_in_kernel(detail::concat("divergent warp operations: lanes of one mask wait at ",
                                     describe(other.where), " and at ", describe(where)));
     }
+    if (other.mask == mask) break;  // the others of this mask have been compared with it
   }
   warp.lanes[lane] = {operation, mask, value, source_lane, 0, where};
   warp.arrived |= 1u << lane;
@@ -303,6 +304,7 @@ std::uint64_t Scheduler::exchange(WarpOperation operation, std::uint32_t mask, s
 /// `arriving_lane` (-1: none) are waiting and become ready.
 bool Scheduler::try_complete(Warp& warp, std::uint32_t mask, int arriving_lane) {
   const std::uint32_t expected = mask & warp.present;
+  if ((expected & ~warp.arrived) != 0) return false;
   std::uint32_t together = 0;
   std::uint32_t votes = 0;
   for (std::uint32_t rest = warp.arrived & expected; rest != 0; rest &= rest - 1) {

@@ -1,0 +1,93 @@
+// Convolution on tensor cores: the implicit matrix products of conv3d_direct.cu with operands rounded to
+// tf32, fp16 or bf16 and sums in f32.
+// Work split: as there, tiles of 64 channels x 128 positions (or weights); each of the four warps of a block
+// owns 32 x 64 results, as 2 x 8 products of mma_tile(). Up to 16 channels take tiles of 16 x 128, a warp
+// 16 x 32. The depth goes by 16 operands. They are loaded as f32 and rounded on their way to shared memory,
+// where a word holds one of tf32 or two of the others. Shared memory: two stages of both tiles, 26.0 KB in
+// tf32, 13.0 KB in fp16 and bf16 (2 KB more for weights), one barrier a stage. Launch: 128 threads. Limiting
+// resource: by count of instructions the gathering of operands, about 24 loads of floats a thread for 32
+// (tf32) or 16 (fp16, bf16) mma instructions a warp. Compiled and emulated only, not yet run on a GPU.
+
+#include "kernels/cuda/conv3d_mma.cuh"
+
+#include "kernels/cuda/conv3d_backends.hpp"
+#include "kernels/cuda/conv3d_launch.cuh"
+
+namespace cinnabar::cuda {
+namespace {
+
+constexpr int kFewRows = 16;
+constexpr int kManyRows = 64;
+
+template <class Operand>
+TileKernels tiles_for(std::int64_t rows) {
+  if (rows <= kFewRows) {
+    return {kFewRows, kMmaDepth, conv3d_gather_mma_kernel<Operand, kFewRows>,
+            conv3d_backward_weight_mma_kernel<Operand, kFewRows>};
+  }
+  return {kManyRows, kMmaDepth, conv3d_gather_mma_kernel<Operand, kManyRows>,
+          conv3d_backward_weight_mma_kernel<Operand, kManyRows>};
+}
+
+/// Calls fn with a value-initialised operand of what the precision rounds to. Throws Error in fp32.
+template <class Function>
+void dispatch_mma(const Conv3dOptions& options, const Function& fn) {
+  dispatch_operand(options.precision, [&](auto operand) {
+    if constexpr (std::is_same_v<decltype(operand), float>) {
+      fail(kOp, "tensor cores do not multiply in fp32");
+    } else {
+      fn(operand);
+    }
+  });
+}
+
+void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
+             const Conv3dOptions& options, Tensor& output) {
+  dispatch_mma(options, [&](auto operand) {
+    tiled_forward(tiles_for<decltype(operand)>, input, weight, epilogue, options, output);
+  });
+}
+
+void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
+                    const Conv3dOptions& options, Tensor& grad_input) {
+  dispatch_mma(options, [&](auto operand) {
+    tiled_backward_input(tiles_for<decltype(operand)>, grad_output, weight, epilogue, options, grad_input);
+  });
+}
+
+void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
+                     Tensor& grad_weight) {
+  dispatch_mma(options, [&](auto operand) {
+    tiled_backward_weight(tiles_for<decltype(operand)>, grad_output, input, options, grad_weight);
+  });
+}
+
+/// The architecture that the kernels in use on a device were compiled for; it may be below the device's own.
+template <class Operand>
+int architecture_of_kernels([[maybe_unused]] Device device) {
+#ifdef CINNABAR_EMULATED
+  return std::numeric_limits<int>::max();
+#else
+  const DeviceScope scope(device);
+  cudaFuncAttributes attributes{};
+  CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, kManyRows>));
+  return attributes.ptxVersion;
+#endif
+}
+
+}  // namespace
+
+const Conv3d conv3d_mma{forward, backward_input, backward_weight};
+
+bool conv3d_has_mma(Device device, Conv3dPrecision precision) {
+  bool found = false;
+  dispatch_operand(precision, [&](auto operand) {
+    using Operand = decltype(operand);
+    if constexpr (!std::is_same_v<Operand, float>) {
+      found = mma_is_compiled<Operand>(architecture_of_kernels<Operand>(device));
+    }
+  });
+  return found;
+}
+
+}  // namespace cinnabar::cuda
