@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "apps/precision_option.hpp"
+
 namespace cinnabar::apps {
 
 namespace {
@@ -73,6 +75,7 @@ void add_method_options(CLI::App& command, MethodArguments& arguments) {
   command.add_option("--stride", arguments.stride, "distance of neighbouring patches in voxels")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  add_precision_option(command, arguments.precision);
 }
 
 void require_options_of_method(const CLI::App& command, const MethodArguments& arguments) {
@@ -88,7 +91,8 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
            "the network fixes the model");
     refuse({"--iterations", "--shrink", "--smoothing"}, "there are no levels");
   } else {
-    refuse({"--network", "--correction", "--samples", "--batch", "--stride"}, "it has no network");
+    refuse({"--network", "--correction", "--samples", "--batch", "--stride", "--precision"},
+           "it has no network");
   }
   if (!refines) refuse({"--refine-iterations"}, "it refines no prediction");
   if (predicts && !refines) refuse({"--sigma", "--relative-decrease"}, "it does not optimise");
@@ -102,6 +106,7 @@ void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::op
   settings.seed = seed;
   settings.patches.stride = arguments.stride;
   settings.patches.batch_size = arguments.batch;
+  settings.precision = arguments.precision;
   settings.device = options.preparation.device;
   options.levels.clear();
   if (arguments.method == "quicksilver+lddmm") options.levels = {{1.0, 0.0, arguments.refine_iterations}};

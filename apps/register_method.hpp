@@ -17,6 +17,7 @@ struct MethodArguments {
   int refine_iterations = 10;
   std::int64_t batch = 64;
   std::int64_t stride = 14;
+  Conv3dPrecision precision = Conv3dPrecision::fp32;
 };
 
 void add_method_options(CLI::App& command, MethodArguments& arguments);

@@ -11,6 +11,7 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/precision_option.hpp"
 #include "apps/training_progress.hpp"
 #include "autograd/gaussian_smooth.hpp"
 #include "registration/correction_pairs.hpp"
@@ -27,7 +28,7 @@ using namespace registration;
 
 struct QuicksilverArguments {
   std::string pairs, momenta, output, validation_pairs, initial, prediction;
-  std::string device = "auto", schedule = "constant", places = "grid", storage = "f32", precision = "fp32";
+  std::string device = "auto", schedule = "constant", places = "grid", storage = "f32";
   std::optional<double> validation;
   std::int64_t patch = 15;
   std::int64_t stride = 0;  ///< 0: a voxel less than the patch
@@ -71,10 +72,13 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
                                               const MomentumModel& model) {
   const QuicksilverTrainingOptions& training = arguments.training;
   const QuicksilverPatchOptions& patches = training.patches;
+  const Conv3dPrecision precision = arguments.network.precision;
   return {
       {"--features", fmt::format("{}", arguments.network.features)},
       {"--dropout", fmt::format("{}", arguments.network.dropout)},
       {"--seed", fmt::format("{}", arguments.network.seed)},
+      // Checkpoints of before there was a choice say nothing.
+      {"--precision", precision == Conv3dPrecision::fp32 ? "" : std::string(name_of(precision))},
       {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
       {"--correction", arguments.correction ? "on" : "off"},
       {"--network", arguments.correction ? checksum(arguments.prediction) : ""},
@@ -163,8 +167,8 @@ void take_initial_weights(Quicksilver& network, const std::string& path) {
 void print_plan(const QuicksilverTraining& training, const TrainingSplit& split, const Quicksilver& network,
                 const DeviceChoice& choice) {
   fmt::print("device      {} ({})\n", detail::concat(choice.device), choice.reason);
-  fmt::print("network     {} features, {} parameters\n", network.options().features,
-             network.parameter_count());
+  fmt::print("network     {} features, {} parameters, {}\n", network.options().features,
+             network.parameter_count(), name_of(network.options().precision));
   fmt::print("pairs       {} to train on, {} to validate with", split.training.size(),
              split.validation.size());
   if (split.left_out > 0) fmt::print(", {} left out", split.left_out);
@@ -190,10 +194,6 @@ void print_end(const QuicksilverTraining& training, const TrainingFiles& files, 
 }
 
 void check_arguments(const QuicksilverArguments& arguments) {
-  if (arguments.precision != "fp32") {
-    fail_input("--precision ", arguments.precision,
-               " needs tensor-core kernels, which this version does not have: use fp32");
-  }
   if (arguments.correction == arguments.prediction.empty()) {
     fail_input("--correction and --network go together: the prediction network that is to be corrected");
   }
@@ -206,7 +206,12 @@ TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& m
   const std::string seed = fmt::format("{}", arguments.network.seed);
   return {TrainingFiles(arguments.output),
           {options_of(arguments, model), {}, {}},
-          {arguments.network, role, model, {{"command", command_line()}, {"seed", seed}}},
+          {arguments.network,
+           role,
+           model,
+           {{"command", command_line()},
+            {"seed", seed},
+            {"precision", std::string(name_of(arguments.network.precision))}}},
           arguments.storage == "f16"    ? DType::f16
           : arguments.storage == "bf16" ? DType::bf16
                                         : DType::f32,
@@ -369,9 +374,7 @@ void add_run_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->capture_default_str();
   command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  command.add_option("--precision", arguments.precision, "of the arithmetic: fp32")
-      ->check(CLI::IsMember({"fp32", "tf32", "fp16", "bf16"}))
-      ->capture_default_str();
+  add_precision_option(command, arguments.network.precision);
   command
       .add_option("--checkpoint-minutes", arguments.checkpoint_minutes,
                   "a kill loses at most so much of the work")

@@ -11,10 +11,10 @@ struct LossScaleOptions {
   std::int64_t growth_interval = 2000;  ///< steps
 };
 
-/// Keeps the small gradients of a network that stores in f16 from rounding to zero (Micikevicius et al.,
-/// "Mixed precision training", ICLR 2018, section 3.2): the loss is multiplied by a scale, its gradients are
-/// divided by it before the step. Parameters and running averages stay f32. Where a gradient is infinite or
-/// NaN the step is left out and the scale shrinks. For one optimiser:
+/// Keeps the small gradients of a network that stores or multiplies in f16 from rounding to zero
+/// (Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.2): the loss is multiplied by a
+/// scale, its gradients are divided by it before the step. Parameters and running averages stay f32. Where a
+/// gradient is infinite or NaN the step is left out and the scale shrinks. For one optimiser:
 ///
 ///   scaler.scaled(loss).backward();
 ///   scaler.unscale(adam);                      // only to look at the gradients before the step:

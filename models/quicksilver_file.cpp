@@ -148,12 +148,14 @@ ImportedQuicksilver described(SafeTensors content) {
   return file;
 }
 
-LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& weights, std::uint64_t seed) {
+LoadedQuicksilver build(QuicksilverDescription description, const SafeTensors& weights, std::uint64_t seed,
+                        Conv3dPrecision precision) {
   const std::int64_t features = quicksilver_features(weights);
   if (features != description.network.features) {
     fail_input("it says ", description.network.features, " features but has weights of ", features);
   }
   description.network.seed = seed;
+  description.network.precision = precision;
   auto network = std::make_unique<Quicksilver>(description.network);
   network->load_state(weights);
   for (const auto& [name, parameter] : network->named_parameters()) {
@@ -233,13 +235,14 @@ void save_quicksilver(const std::filesystem::path& path, const Quicksilver& netw
   save_safetensors(path, content);
 }
 
-LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed) {
+LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed,
+                                   Conv3dPrecision precision) {
   const bool original = is_torch_file(path);
   const TorchValue saved = original ? load_torch_file(path) : TorchValue{};
   SafeTensors content = original ? SafeTensors{} : load_safetensors(path);
   try {
     ImportedQuicksilver file = original ? import_quicksilver(saved) : described(std::move(content));
-    return build(std::move(file.description), file.weights, seed);
+    return build(std::move(file.description), file.weights, seed, precision);
   } catch (const InputError& error) {
     fail_input(path.string(), ": not a network of Quicksilver: ", error.what(),
                "; make one with cinnabar train or cinnabar convert");

@@ -45,7 +45,7 @@ struct QuicksilverDescription {
 };
 
 /// Writes a network as safetensors with the description in its metadata, entry "quicksilver"; the network's
-/// own options are the ones that are stored, without the seed. Never leaves a half-written file.
+/// own options are the ones that are stored, without seed and precision. Never leaves a half-written file.
 /// Throws InputError where that fails or the weights do not fit `storage` (f32, f16 or bf16).
 void save_quicksilver(const std::filesystem::path& path, const Quicksilver& network,
                       const QuicksilverDescription& description, DType storage = DType::f32);
@@ -58,8 +58,10 @@ struct LoadedQuicksilver {
 /// Reads such a file, or the .pth.tar file of the original program (models/quicksilver_import.hpp), told
 /// apart by content. A safetensors file without a description but with the original's tensors is taken for a
 /// prediction network of patches of 15^3 made with the original's settings. `seed` is that of the dropout
-/// masks. Throws InputError naming the file and the remedy.
-LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed = 0);
+/// masks; `precision`, in which the network is to compute, is no part of a file either. Throws InputError
+/// naming the file and the remedy.
+LoadedQuicksilver load_quicksilver(const std::filesystem::path& path, std::uint64_t seed = 0,
+                                   Conv3dPrecision precision = Conv3dPrecision::fp32);
 
 /// Beyond these a number of a file is damaged.
 inline constexpr std::int64_t kMaxQuicksilverFeatures = 1 << 20;

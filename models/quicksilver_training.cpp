@@ -16,6 +16,7 @@ namespace {
 constexpr const char* kOp = "quicksilver_training";
 constexpr std::int64_t kPointsPerValidation = 20;
 constexpr std::size_t kPendingBatches = 16;  ///< losses read back at once, so that a GPU is not waited for
+constexpr double kFirstLossScale = 4096.0;   ///< L1's gradient is +-1 at the output, and fp16 ends at 65504
 constexpr std::int64_t kPointNumbers = 6;
 constexpr std::size_t kProgressNumbers = 6;
 
@@ -108,12 +109,25 @@ QuicksilverTraining::QuicksilverTraining(Quicksilver& network, VolumeSet trainin
     validation_starts_ = quicksilver_places(*validation_, options.patches.grid);
     if (validation_starts_.shape(0) == 0) fail_input("the validation pairs are all background");
   }
+  if (network.options().precision == Conv3dPrecision::fp16)
+    scaler_.emplace(LossScaleOptions{kFirstLossScale});
   if (options.moving_average > 0.0) average_.emplace(network.named_parameters(), options.moving_average);
   if (options.schedule == RateSchedule::cosine) rate_ = cosine_schedule(total_steps_);
 }
 
 double QuicksilverTraining::epoch_of(std::int64_t step) const {
   return static_cast<double>(step * options_.patches.batch_size) / static_cast<double>(places());
+}
+
+/// Changes the weights by the gradients of a loss. False where they overflowed and nothing was changed.
+bool QuicksilverTraining::step_down(const Variable& loss) {
+  if (scaler_) {
+    scaler_->scaled(loss).backward();
+    return scaler_->step(optimizer_);
+  }
+  loss.backward();
+  optimizer_.step();
+  return true;
 }
 
 void QuicksilverTraining::advance() {
@@ -124,9 +138,7 @@ void QuicksilverTraining::advance() {
   const Variable momentum(batch.at("momentum"));
   const Variable found = network_(Variable(batch.at("images")));
   const Variable loss = loss_of(sub(found, momentum), options_.loss);
-  loss.backward();
-  optimizer_.step();
-  if (average_) average_->update();
+  if (step_down(loss) && average_) average_->update();
   ++step_;
   pending_.push_back({step_, loss.value(), loss_of(momentum, options_.loss).value(),
                       static_cast<double>(momentum.value().numel())});
@@ -152,7 +164,7 @@ void QuicksilverTraining::collect_pending() {
     const double loss = batch.loss.item();
     if (!std::isfinite(loss)) {
       fail_input("the training diverged: the loss of batch ", batch.step, " is ", loss,
-                 "; lower the learning rate");
+                 "; lower the learning rate", scaler_ ? ", or take another precision than fp16" : "");
     }
     sums_.loss += loss;
     sums_.zero += batch.zero.item();
@@ -221,6 +233,7 @@ SafeTensors QuicksilverTraining::state() {
   add_part(state, "network.", network_.state());
   add_part(state, "optimizer.", optimizer_.state());
   add_part(state, "random.", network_.random_state());
+  if (scaler_) add_part(state, "scaler.", scaler_->state());
   if (average_) add_part(state, "average.", average_->state());
   add_part(state, "best.", best_);
   state.tensors["progress"] = table({static_cast<double>(step_), static_cast<double>(validated_step_),
@@ -240,6 +253,7 @@ void QuicksilverTraining::load_state(const SafeTensors& state) {
   network_.load_state(part_of(state, "network."));
   optimizer_.load_state(part_of(state, "optimizer."));
   network_.load_random_state(part_of(state, "random."));
+  if (scaler_) scaler_->load_state(part_of(state, "scaler."));
   if (average_) average_->load_state(part_of(state, "average."));
   best_ = part_of(state, "best.");
   best_point_ = point_from(points.data());

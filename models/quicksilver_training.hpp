@@ -8,6 +8,7 @@
 
 #include "data/data_loader.hpp"
 #include "kernels/green_operator.hpp"
+#include "layers/loss_scaler.hpp"
 #include "layers/optimizer.hpp"
 #include "models/quicksilver.hpp"
 #include "models/quicksilver_patches.hpp"
@@ -61,8 +62,10 @@ struct LossPoint {
 ///     training.validation_due() ? training.validate() : training.advance();
 ///   }
 ///
-/// What it does is a function of weights, volumes and options alone. state() holds all that changes, so that
-/// a training which goes on from it makes the same bits as one that was never stopped, on the same device.
+/// A network that multiplies in fp16 has its loss scaled (layers/loss_scaler.hpp); a batch whose gradients
+/// overflow changes no weight. What it does is a function of weights, volumes and options alone. state()
+/// holds all that changes, so that a training which goes on from it makes the same bits as one that was never
+/// stopped, on the same device.
 class QuicksilverTraining {
  public:
   /// Trains `network`, which must stay, on the device where it is. Volumes are those of QuicksilverPatches;
@@ -111,6 +114,7 @@ class QuicksilverTraining {
     double numbers;
   };
 
+  bool step_down(const Variable& loss);
   std::optional<Sums> measure(const std::function<bool()>& keep_going);
   void collect_pending();
   bool is_point(std::int64_t step) const;
@@ -122,6 +126,7 @@ class QuicksilverTraining {
   std::shared_ptr<const QuicksilverPatches> patches_;
   DataLoader loader_;
   Adam optimizer_;
+  std::optional<LossScaler> scaler_;  ///< where the network multiplies in fp16
   std::optional<MovingAverage> average_;
   Schedule rate_;
   std::int64_t total_steps_ = 0;

@@ -12,11 +12,12 @@ namespace {
 // Alive at the peak, by the storage counters: 5.7 times the largest activation of a batch, and 13 fields of
 // three components in a shooting, with the images, the momentum and its flow besides.
 constexpr std::size_t kActivations = 6;
+constexpr std::size_t kRoundedActivations = 1;  // a copy of an operand, where a precision rounds it
 constexpr std::size_t kFields = 18;
 
 LoadedQuicksilver load(const std::filesystem::path& path, QuicksilverRole role,
                        const QuicksilverSettings& settings) {
-  LoadedQuicksilver loaded = load_quicksilver(path, settings.seed);
+  LoadedQuicksilver loaded = load_quicksilver(path, settings.seed, settings.precision);
   if (loaded.description.role != role) {
     const bool correction = role == QuicksilverRole::correction;
     fail_input(path.string(), ": a ", name_of(loaded.description.role), " network, not a ", name_of(role),
@@ -95,7 +96,9 @@ std::size_t QuicksilverPredictor::peak_bytes(const Shape& grid) const {
   const auto voxels = static_cast<std::size_t>(grid[2] * grid[3] * grid[4]);
   const auto activations =
       static_cast<std::size_t>(settings_.patches.batch_size * 2 * network.features * network.patch.numel());
-  return sizeof(float) * (kActivations * activations + kFields * 3 * voxels);
+  const std::size_t copies =
+      kActivations + (settings_.precision == Conv3dPrecision::fp32 ? 0 : kRoundedActivations);
+  return sizeof(float) * (copies * activations + kFields * 3 * voxels);
 }
 
 void QuicksilverPredictor::draw_samples(MomentumPredictor& predictor, MomentumPrediction& result) {

@@ -16,6 +16,7 @@ struct QuicksilverSettings {
   int samples = 50;                  ///< of a probabilistic network; 0 predicts once, without dropout
   std::uint64_t seed = 0;            ///< of the samples
   PredictionOptions patches;
+  Conv3dPrecision precision = Conv3dPrecision::fp32;  ///< of the networks' convolutions
   Device device;
 };
 
@@ -61,6 +62,7 @@ class QuicksilverPredictor {
   const MomentumModel& model() const { return prediction_.description.momenta; }
   std::vector<NetworkFile> files() const;
   int samples() const;  ///< 0 without dropout
+  Conv3dPrecision precision() const { return settings_.precision; }
 
   /// Bytes a prediction on a grid holds at its peak.
   std::size_t peak_bytes(const Shape& grid) const;

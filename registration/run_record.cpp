@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "kernels/conv3d_precision.hpp"
 #include "registration/output_file.hpp"
 
 namespace cinnabar::registration {
@@ -145,7 +146,10 @@ nlohmann::ordered_json run_record(const Image& fixed, const Image& moving, const
               {"stage_seconds", seconds_of(result)},
               {"seconds", result.seconds},
               {"peak_memory_bytes", peak_memory_bytes(device)}};
-  if (options.predictor) record["networks"] = networks_of(*options.predictor);
+  if (options.predictor) {
+    record["networks"] = networks_of(*options.predictor);
+    record["precision"] = name_of(options.predictor->precision());
+  }
   if (result.prediction) record["prediction"] = prediction_of(*result.prediction);
   return record;
 }

@@ -124,6 +124,18 @@ TEST_F(QuicksilverCommand, BitsDependOnNeitherBatchNorThreads) {
   EXPECT_EQ(made("Momentum.nii.gz"), momentum);
 }
 
+TEST_F(QuicksilverCommand, ComputesInTheNamedPrecision) {
+  const nlohmann::json exact = run("--method quicksilver");
+  EXPECT_EQ(exact["precision"], "fp32");
+  const std::string momentum = made("Momentum.nii.gz");
+  for (const char* precision : {"tf32", "fp16", "bf16"}) {
+    const nlohmann::json rounded = run(std::string("--method quicksilver --precision ") + precision);
+    EXPECT_EQ(rounded["precision"], precision);
+    EXPECT_NE(made("Momentum.nii.gz"), momentum) << precision;
+    EXPECT_NEAR(rounded["similarity_after"].get<double>(), exact["similarity_after"].get<double>(), 1e-3);
+  }
+}
+
 TEST_F(QuicksilverCommand, AddsTheCorrection) {
   write_network("correction.safetensors", {.role = QuicksilverRole::correction, .seed = 2});
   run("--method quicksilver");

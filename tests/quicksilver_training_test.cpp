@@ -6,6 +6,7 @@
 
 #include "autograd/elementwise.hpp"
 #include "autograd/warp.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "models/quicksilver_correction.hpp"
 #include "models/quicksilver_prediction.hpp"
 #include "tests/devices.hpp"
@@ -38,8 +39,12 @@ VolumeSet small_pairs(double zero_columns = 0.0) {
   return VolumeSet({Batch{{"moving", moving}, {"target", target}, {"momentum", momentum}}});
 }
 
-QuicksilverOptions small_network(double dropout = 0.0, std::uint64_t seed = 3) {
-  return {.features = 2, .patch = kPatch, .dropout = dropout, .seed = seed};
+constexpr Conv3dPrecision kPrecisions[] = {Conv3dPrecision::fp32, Conv3dPrecision::tf32,
+                                           Conv3dPrecision::fp16, Conv3dPrecision::bf16};
+
+QuicksilverOptions small_network(double dropout = 0.0, std::uint64_t seed = 3,
+                                 Conv3dPrecision precision = Conv3dPrecision::fp32) {
+  return {.features = 2, .patch = kPatch, .dropout = dropout, .seed = seed, .precision = precision};
 }
 
 QuicksilverTrainingOptions small_training() {
@@ -87,29 +92,32 @@ void fill_weights(Quicksilver& network, double value) {
   }
 }
 
-TEST(QuicksilverTraining, LearnsASmallSetByHeart) {
-  Quicksilver network(small_network());
-  QuicksilverTrainingOptions options = small_training();
-  options.learning_rate = 1e-3;
-  options.epochs = 10;
-  QuicksilverTraining training(network, small_pairs(), small_pairs(), options);
-  on_threads(1, [&] { go_on(training, training.total_steps()); });
-  EXPECT_TRUE(training.finished());
-  EXPECT_GT(training.curve().front().training.ratio, 0.9);
-  EXPECT_LT(training.best().validation.ratio, 0.6);
+TEST(QuicksilverTraining, LearnsASmallSetByHeartInAnyPrecision) {
+  for (const Conv3dPrecision precision : kPrecisions) {
+    SCOPED_TRACE(name_of(precision));
+    Quicksilver network(small_network(0.0, 3, precision));
+    QuicksilverTrainingOptions options = small_training();
+    options.learning_rate = 1e-3;
+    options.epochs = 10;
+    QuicksilverTraining training(network, small_pairs(), small_pairs(), options);
+    on_threads(1, [&] { go_on(training, training.total_steps()); });
+    EXPECT_TRUE(training.finished());
+    EXPECT_GT(training.curve().front().training.ratio, 0.9);
+    EXPECT_LT(training.best().validation.ratio, 0.6);
+  }
 }
 
 class QuicksilverTrainingOn : public OnDevice {};
 CINNABAR_ON_EACH_DEVICE(QuicksilverTrainingOn);
 
 TEST_P(QuicksilverTrainingOn, GoesOnWithTheSameBits) {
-  const auto train_from = [&](std::int64_t stop) {
-    Quicksilver network(small_network(0.2));
+  const auto train_from = [&](std::int64_t stop, Conv3dPrecision precision) {
+    Quicksilver network(small_network(0.2, 3, precision));
     network.to(device());
     QuicksilverTraining training(network, small_pairs(), small_pairs(), rich_training());
     go_on(training, stop);
     const SafeTensors state = training.state();
-    Quicksilver other(small_network(0.2, 99));
+    Quicksilver other(small_network(0.2, 99, precision));
     other.to(device());
     QuicksilverTraining resumed(other, small_pairs(), small_pairs(), rich_training());
     resumed.load_state(state);
@@ -117,8 +125,15 @@ TEST_P(QuicksilverTrainingOn, GoesOnWithTheSameBits) {
     return bytes_of(resumed);
   };
   on_threads(1, [&] {
-    const std::string whole = train_from(3);
-    for (const std::int64_t stop : {1, 2}) EXPECT_TRUE(train_from(stop) == whole) << stop;
+    const std::string exact = train_from(3, Conv3dPrecision::fp32);
+    for (const std::int64_t stop : {1, 2}) {
+      EXPECT_TRUE(train_from(stop, Conv3dPrecision::fp32) == exact) << stop;
+    }
+    for (const Conv3dPrecision precision : {Conv3dPrecision::fp16, Conv3dPrecision::bf16}) {
+      const std::string rounded = train_from(3, precision);
+      EXPECT_TRUE(train_from(2, precision) == rounded) << name_of(precision);
+      EXPECT_FALSE(rounded == exact) << name_of(precision);
+    }
   });
 }
 
@@ -161,6 +176,26 @@ TEST_P(QuicksilverTrainingOn, TheLossOfVelocitiesIsThatOfSmoothedMomenta) {
   EXPECT_NEAR(training.best().validation.mean, (sizes + 0.25 * squares) / numbers, 1e-5);
   EXPECT_GT(squares, sizes) << "the loss of velocities would not be seen";
   EXPECT_NEAR(training.best().validation.ratio, 1.0, 1e-6);
+}
+
+TEST(QuicksilverTraining, LeavesOutBatchesWhoseGradientsOverflowInFp16) {
+  Quicksilver network(small_network(0.0, 3, Conv3dPrecision::fp16));
+  QuicksilverTraining training(network, small_pairs(), std::nullopt, small_training());
+  SafeTensors state = training.state();
+  state.tensors.at("scaler.scale").fill(0x1p20);  // 16 times what fp16 holds of a gradient of 1
+  training.load_state(state);
+  const auto weights = [&] { return network.parameters().front().value().clone(); };
+  const auto scale = [&] { return training.state().tensors.at("scaler.scale").item(); };
+  const Tensor before = weights();
+  for (int left_out = 0; left_out < 4; ++left_out) training.advance();
+  EXPECT_TRUE(same_values(weights(), before));
+  EXPECT_EQ(scale(), 0x1p16);
+  while (scale() == 0x1p16 && training.step() < 10) training.advance();
+  EXPECT_LT(scale(), 0x1p16) << "65536 is infinite in fp16";
+  training.advance();
+  EXPECT_FALSE(same_values(weights(), before));
+  state.tensors.erase("scaler.scale");
+  EXPECT_THROW(training.load_state(state), InputError);
 }
 
 TEST(QuicksilverTraining, StopsWhenItNoLongerImproves) {

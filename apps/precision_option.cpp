@@ -1,0 +1,17 @@
+#include "apps/precision_option.hpp"
+
+#include <string>
+
+namespace cinnabar::apps {
+
+void add_precision_option(CLI::App& command, Conv3dPrecision& precision) {
+  command
+      .add_option_function<std::string>(
+          "--precision", [&precision](const std::string& name) { precision = parse_conv3d_precision(name); },
+          "what the network's convolutions round the factors of their products to; fp32 rounds nothing, the "
+          "others are for the speed of a GPU's tensor cores")
+      ->check(CLI::IsMember({"fp32", "tf32", "fp16", "bf16"}))
+      ->default_str(std::string(name_of(precision)));
+}
+
+}  // namespace cinnabar::apps
