@@ -58,7 +58,7 @@ class Transforms {
  public:
   Transforms(const Tensor& image, const Conv3dShape& shape) : s_(shape), device_(image.device()) {
     require_dtype(kOp, image, DType::f32);
-    CINNABAR_CHECK(conv3d_fft_is_eligible(shape), kOp,
+    CINNABAR_CHECK(conv3d_is_eligible(Conv3dBackend::fft, device_, shape), kOp,
                    "the fft backend needs stride 1 and dilation 1 on every axis");
     for (int i = 0; i < 3; ++i) {
       const Conv3dAxis& axis = s_.axis[i];
