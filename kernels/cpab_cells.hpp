@@ -232,33 +232,42 @@ CINNABAR_HD CpabFace<T, D> cpab_face_at(const CpabPlace<D>& place, int face) {
   return own;
 }
 
-/// Goes through a face: the new place, and the coordinates in its box.
+/// Goes through a face: the new place, and the coordinates in its box. Beside the domain, where cells can
+/// shrink to planes, the new place is looked up a distance `beyond` behind the face.
 template <class T, int D>
-CINNABAR_HD void cpab_cross(const CpabGrid& grid, int face, CpabPlace<D>& place, T* u) {
-  if (face > D) {
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) {
-      if (a == face - D - 1) place.side[a] = 0;
-    }
-  } else {
+CINNABAR_HD void cpab_cross(const CpabGrid& grid, int face, T beyond, CpabPlace<D>& place, T* u) {
+  if (face <= D && place.inside()) {
     const CpabNeighbour behind = cpab_neighbour<D>(place.parity(), place.type, face);
     if (behind.axis < 0) {
       place.type = behind.type;
       return;
     }
+    bool leaves = false;
     CINNABAR_UNROLL
     for (int a = 0; a < D; ++a) {
-      if (a != behind.axis) continue;
-      const std::int32_t box = place.box[a] + behind.direction;
-      if (box < 0 || box >= grid.boxes[a]) {
-        place.side[a] = behind.direction;
-      } else {
-        place.box[a] = box;
-        u[a] -= static_cast<T>(behind.direction);
+      const std::int32_t box = place.box[a] + (a == behind.axis ? behind.direction : 0);
+      leaves = leaves || box < 0 || box >= grid.boxes[a];
+    }
+    if (!leaves) {
+      CINNABAR_UNROLL
+      for (int a = 0; a < D; ++a) {
+        const int direction = a == behind.axis ? behind.direction : 0;
+        place.box[a] += direction;
+        u[a] -= static_cast<T>(direction);
       }
+      place.type = cpab_clamped_type<T, D>(place.parity(), u);
+      return;
     }
   }
-  place.type = cpab_clamped_type<T, D>(place.parity(), u);
+  const CpabFace<T, D> plane = cpab_face_at<T, D>(place, face);
+  T s[D];
+  T found[D];
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) s[a] = u[a] + static_cast<T>(place.box[a]) - plane.normal[a] * beyond;
+  const CpabPlace<D> next = cpab_locate<T, D>(grid, s, found);
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) u[a] += static_cast<T>(place.box[a] - next.box[a]);
+  place = next;
 }
 
 /// Corner k = 0..D of a cell, in box coordinates.

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "autograd/cpab.hpp"
+#include "kernels/grid_sample.hpp"
+
+namespace cinnabar {
+
+/// An image warped by CPAB flows: result(x) = image(phi_theta(x)), so theta = 0 gives the image itself.
+///
+/// Shapes: image [N, C, W], [N, C, H, W] or [N, C, D, H, W] for spaces of 1, 2 or 3 dimensions, theta [N,
+/// dim]; the result is shaped like the image. The unit interval of the flow is the image between the centres
+/// of its outer voxels (options.align_corners) or between its outer faces (otherwise); interpolation and
+/// boundary rule are those of kernels/grid_sample.hpp, on an axis y of one voxel in 1-D.
+///
+/// The grid of moved points is never made as a whole: the image is worked off in slabs of about 2^18 points
+/// along its outermost axis, and the backward pass computes each slab's points again. So the memory needed
+/// beside image and result does not grow with the image. Differentiable in image and theta.
+Variable cpab_sample(const Variable& image, const Variable& theta, const CpabSpace& space,
+                     const GridSampleOptions& options = {}, const CpabOptions& flow = {});
+
+}  // namespace cinnabar

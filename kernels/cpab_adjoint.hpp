@@ -1,0 +1,230 @@
+#pragma once
+
+// Walks run backwards, for CPU and CUDA. `adjoint` is the gradient with respect to the point, in cell units,
+// and goes from the end of each move to its start; a Sink receives what the gradient of the cells gains:
+// `add_step(cell, g)` for a whole step (with respect to the record's S), `add_map(cell, g)` for a part of
+// one.
+//
+// The moves are kept in segments of kSegment; of earlier segments only the state at their start, from which
+// they are walked again.
+
+#include "kernels/cpab_exact_walk.hpp"
+#include "kernels/cpab_line_walk.hpp"
+#include "kernels/cpab_step_walk.hpp"
+
+namespace cinnabar {
+
+/// gain = outer product of the adjoint and [u; 1].
+template <class T, int D>
+CINNABAR_HD void cpab_outer(const T* adjoint, const T* u, T* gain) {
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r) {
+    CINNABAR_UNROLL
+    for (int k = 0; k < D; ++k) gain[r * (D + 1) + k] = adjoint[r] * u[k];
+    gain[r * (D + 1) + D] = adjoint[r];
+  }
+}
+
+/// adjoint += scale L^T change.
+template <class T, int D>
+CINNABAR_HD void cpab_pull_back(const T* map, const T* change, T scale, T* adjoint) {
+  T sum[D];
+  CINNABAR_UNROLL
+  for (int k = 0; k < D; ++k) {
+    sum[k] = map[k] * change[0];
+    CINNABAR_UNROLL
+    for (int r = 1; r < D; ++r) sum[k] += map[r * (D + 1) + k] * change[r];
+  }
+  CINNABAR_UNROLL
+  for (int k = 0; k < D; ++k) adjoint[k] += scale * sum[k];
+}
+
+/// A part of a step: the adjoint of cpab_series, term by term from the last one.
+template <class T, int D>
+CINNABAR_HD void cpab_undo_series(const T* map, const CpabMove<T, D>& move, T* adjoint, T* gain) {
+  constexpr int kTerms = CpabLimits<T>::kTerms;
+  T term[kTerms][D];
+  cpab_series<T, D>(map, move.u, move.time, term);
+  T change[D];
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) change[a] = adjoint[a];
+  CINNABAR_UNROLL
+  for (int i = 0; i < D * (D + 1); ++i) gain[i] = T(0);
+  for (int k = kTerms - 1; k > 0; --k) {
+    const T scale = move.time / static_cast<T>(k + 1);
+    CINNABAR_UNROLL
+    for (int r = 0; r < D; ++r) {
+      CINNABAR_UNROLL
+      for (int c = 0; c < D; ++c) gain[r * (D + 1) + c] += scale * change[r] * term[k - 1][c];
+    }
+    T before[D];
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) before[a] = adjoint[a];
+    cpab_pull_back<T, D>(map, change, scale, before);
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) change[a] = before[a];
+  }
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r) {
+    CINNABAR_UNROLL
+    for (int c = 0; c < D; ++c) gain[r * (D + 1) + c] += move.time * change[r] * move.u[c];
+    gain[r * (D + 1) + D] = move.time * change[r];
+  }
+  cpab_pull_back<T, D>(map, change, move.time, adjoint);
+}
+
+/// A move in closed form.
+template <class T>
+CINNABAR_HD void cpab_undo_line(const T* map, const CpabMove<T, 1>& move, T* adjoint, T* gain) {
+  const T z = map[0] * move.time;
+  const T reach = move.time * cpab_expm1_ratio(z);
+  T velocity;
+  cpab_apply<T, 1>(map, move.u, &velocity);
+  gain[0] = *adjoint * (move.u[0] * reach + velocity * move.time * move.time * cpab_expm1_ratio_slope(z));
+  gain[1] = *adjoint * reach;
+  *adjoint *= std::exp(z);
+}
+
+/// The face at the end of a move. Where the velocity jumps there by j, a change dx of the point changes the
+/// time of the exit by -n dx / (n v) and what follows by that times j; without a jump nothing changes.
+template <class T, int D>
+CINNABAR_HD void cpab_undo_crossing(const T* map_before, const T* end, const T* map_after, const T* start,
+                                    int crossing, T* adjoint) {
+  T before[D];
+  T after[D];
+  cpab_apply<T, D>(map_before, end, before);
+  cpab_apply<T, D>(map_after, start, after);
+  T normal[D];
+  cpab_unpack_normal<T, D>(crossing, normal);
+  T jump = T(0);
+  T scale = T(0);
+  T through = T(0);
+  T along = T(0);
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r) {
+    T size = std::abs(map_before[r * (D + 1) + D]);
+    CINNABAR_UNROLL
+    for (int k = 0; k < D; ++k) size += std::abs(map_before[r * (D + 1) + k] * end[k]);
+    scale = size > scale ? size : scale;
+    const T difference = before[r] - after[r];
+    jump = std::abs(difference) > jump ? std::abs(difference) : jump;
+    through += normal[r] * before[r];
+    along += difference * adjoint[r];
+  }
+  const T least = CpabLimits<T>::kJump * scale;
+  if (!(jump > least) || !(std::abs(through) > least)) return;
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) adjoint[a] -= normal[a] * (along / through);
+}
+
+/// Where a move ends, in the box of its own cell.
+template <class T, int D, bool kClosedForm>
+CINNABAR_HD void cpab_end_of(const T* map, const CpabMove<T, D>& move, T* end) {
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) end[a] = move.u[a];
+  if constexpr (kClosedForm) {
+    T velocity;
+    cpab_apply<T, 1>(map, move.u, &velocity);
+    *end += velocity * move.time * cpab_expm1_ratio(map[0] * move.time);
+  } else {
+    T term[CpabLimits<T>::kTerms][D];
+    cpab_series<T, D>(map, move.u, move.time, term);
+    for (int k = CpabLimits<T>::kTerms - 1; k >= 0; --k) {
+      CINNABAR_UNROLL
+      for (int a = 0; a < D; ++a) end[a] += term[k][a];
+    }
+  }
+}
+
+template <class Walk>
+struct CpabSegments;  // how many moves the gradient can take: kSegment * kSegments
+template <class T, int D>
+struct CpabSegments<CpabExactWalk<T, D>> {
+  static constexpr int kSegments = 32;  // 511 exits, 256 whole steps, and a part after each
+};
+template <class T>
+struct CpabSegments<CpabLineWalk<T>> {
+  static constexpr int kSegments = 128;
+};
+template <class T, int D>
+struct CpabSegments<CpabStepWalk<T, D>> {
+  static constexpr int kSegments = 32;
+};
+
+/// Undoes one move; `next_cell` (-1 at the end of the walk) and `next_u` are where the move after it starts.
+template <class Walk, class T, int D, class Field, class Sink>
+CINNABAR_HD void cpab_undo(const Field& field, const CpabMove<T, D>& move, std::int32_t next_cell,
+                           const T* next_u, T* adjoint, Sink& sink) {
+  T gain[D * (D + 1)];
+  if (move.whole != 0) {
+    T record[CpabRecord<D>::kSize];
+    field.load(move.cell, record);
+    cpab_outer<T, D>(adjoint, move.u, gain);
+    cpab_pull_back<T, D>(record, adjoint, T(1), adjoint);
+    sink.add_step(move.cell, gain);
+    return;
+  }
+  const T* map = field.map(move.cell);
+  if (move.crossing != 0 && next_cell >= 0) {
+    T end[D];
+    cpab_end_of<T, D, Walk::kClosedForm>(map, move, end);
+    cpab_undo_crossing<T, D>(map, end, field.map(next_cell), next_u, move.crossing, adjoint);
+  }
+  if constexpr (Walk::kClosedForm) {
+    cpab_undo_line<T>(map, move, adjoint, gain);
+  } else {
+    cpab_undo_series<T, D>(map, move, adjoint, gain);
+  }
+  sink.add_map(move.cell, gain);
+}
+
+/// Integral of the divergence along a walk.
+template <class T, int D, class Walk, class Field>
+CINNABAR_HD T cpab_walk_log_determinant(Walk& walk, const Field& field, const T* point) {
+  CpabMove<T, D> move;
+  T sum = T(0);
+  walk.start(field, point);
+  while (walk.next(field, move)) {
+    const T* map = field.map(move.cell);
+    T trace = map[0];
+    CINNABAR_UNROLL
+    for (int a = 1; a < D; ++a) trace += map[a * (D + 2)];
+    sum += trace * move.time;
+  }
+  return sum;
+}
+
+/// Walks from `point` and back: `adjoint` becomes the gradient with respect to the point.
+template <class T, int D, class Walk, class Field, class Sink>
+CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, T* adjoint, Sink& sink) {
+  constexpr int kSegment = 32;
+  constexpr int kSegments = CpabSegments<Walk>::kSegments;
+  typename Walk::State saved[kSegments];
+  CpabMove<T, D> tape[kSegment];
+  walk.start(field, point);
+  int moves = 0;
+  while (moves < kSegment * kSegments) {
+    if (moves % kSegment == 0) saved[moves / kSegment] = walk.state;
+    if (!walk.next(field, tape[moves % kSegment])) break;
+    ++moves;
+  }
+  std::int32_t next_cell = -1;
+  T next_u[D] = {};
+  for (int last = moves; last > 0;) {
+    const int first = (last - 1) / kSegment * kSegment;
+    if (last < moves) {
+      walk.state = saved[first / kSegment];
+      for (int k = 0; k < kSegment; ++k) walk.next(field, tape[k]);
+    }
+    for (int k = last - first - 1; k >= 0; --k) {
+      const CpabMove<T, D> move = tape[k];
+      cpab_undo<Walk, T, D>(field, move, next_cell, next_u, adjoint, sink);
+      next_cell = move.cell;
+      CINNABAR_UNROLL
+      for (int a = 0; a < D; ++a) next_u[a] = move.u[a];
+    }
+    last = first;
+  }
+}
+
+}  // namespace cinnabar

@@ -1,0 +1,104 @@
+#pragma once
+
+// What the kernels of CPAB flows share: their input, one batch entry's cells as the walks read them, and the
+// walk that the options name.
+
+#include <type_traits>
+
+#include "kernels/cpab.hpp"
+#include "kernels/cpab_adjoint.hpp"
+#include "kernels/cuda/launch.cuh"
+
+namespace cinnabar::cuda {
+
+constexpr int kFlowBlock = 128;
+constexpr int kPointsPerThread = 4;
+constexpr int kSharedFours = 1536;  // 24 KiB of float4
+
+/// What the kernels read, of all batch entries.
+struct FlowInput {
+  CpabGrid grid;
+  const float* records;
+  const float* maps;
+  const float* points;
+  std::int64_t batch;
+  std::int64_t cells;
+  std::int64_t count;  // points of one batch entry
+  bool shared_points;
+  int steps;
+};
+
+template <int D, bool kSteps>
+using Walk =
+    std::conditional_t<kSteps, CpabStepWalk<float, D>,
+                       std::conditional_t<D == 1, CpabLineWalk<float>, CpabExactWalk<float, D == 1 ? 2 : D>>>;
+
+template <int D, bool kSteps>
+__device__ __forceinline__ Walk<D, kSteps> make_walk(int steps) {
+  if constexpr (kSteps) {
+    return Walk<D, true>(steps);
+  } else {
+    return Walk<D, false>();
+  }
+}
+
+/// One batch entry's cells, as the walks read them.
+template <int D>
+struct BlockField {
+  static constexpr int kFours = CpabRecord<D>::kSize / 4;
+  CpabGrid grid;
+  SharedPointer<float4> table;  // null where the records did not fit
+  const float4* records;
+  const float* maps;
+
+  __device__ __forceinline__ void load(std::int32_t cell, float* record) const {
+#pragma unroll
+    for (int k = 0; k < kFours; ++k) {
+      const float4 four = fetch(cell * kFours + k);
+      record[4 * k] = four.x;
+      record[4 * k + 1] = four.y;
+      record[4 * k + 2] = four.z;
+      record[4 * k + 3] = four.w;
+    }
+  }
+  __device__ __forceinline__ const float* map(std::int32_t cell) const {
+    return maps + static_cast<std::int64_t>(cell) * (D * (D + 1));
+  }
+
+ private:
+  __device__ __forceinline__ float4 fetch(std::int32_t index) const {
+    if (table == nullptr) return records[index];
+    const float4 four = table[index];
+    return four;
+  }
+};
+
+/// The field of batch entry n, its records copied to shared memory where they fit. All threads must call.
+template <int D>
+__device__ __forceinline__ BlockField<D> load_field(const FlowInput& in, std::int64_t n,
+                                                    SharedPointer<float4> table) {
+  const auto fours = static_cast<int>(in.cells) * BlockField<D>::kFours;
+  const auto* records = reinterpret_cast<const float4*>(in.records) + n * fours;
+  BlockField<D> field{in.grid, nullptr, records, in.maps + n * in.cells * (D * (D + 1))};
+  if (fours > kSharedFours) return field;
+  __syncthreads();  // the walks of the entry before are done
+  for (int i = static_cast<int>(threadIdx.x); i < fours; i += kFlowBlock) table[i] = records[i];
+  __syncthreads();
+  field.table = table;
+  return field;
+}
+
+template <int D>
+__device__ __forceinline__ bool read_point(const FlowInput& in, std::int64_t n, std::int64_t p,
+                                           float* point) {
+  const float* from = in.points + ((in.shared_points ? 0 : n * in.count) + p) * D;
+  bool number = true;
+#pragma unroll
+  for (int a = 0; a < D; ++a) {
+    point[a] = from[a];
+    number = number && !isnan(point[a]);
+  }
+  return number;
+}
+
+}  // namespace cinnabar::cuda

@@ -1,0 +1,372 @@
+// CPAB fields and flows against golden files from an independent oracle, on each device and dtype.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <sstream>
+
+#include "engine/safetensors.hpp"
+#include "kernels/cpab.hpp"
+#include "kernels/cpab_basis.hpp"
+#include "tests/devices.hpp"
+#include "tests/golden_cases.hpp"
+#include "tests/tensors.hpp"
+
+namespace cinnabar::testing {
+namespace {
+
+using Values = std::vector<double>;
+constexpr double kSkip = std::numeric_limits<double>::quiet_NaN();
+
+std::size_t at(std::int64_t index) {
+  return static_cast<std::size_t>(index);
+}
+
+/// One golden file on one device and dtype. Flows run on float64 matrices turned into maps and then rounded.
+struct CpabCase {
+  std::filesystem::path path;
+  Device device;
+  DType dtype = DType::f32;
+
+  bool f32() const { return dtype == DType::f32; }
+};
+
+void PrintTo(const CpabCase& golden, std::ostream* out) {
+  *out << golden.path.string() << ' ' << golden.device << ' ' << golden.dtype;
+}
+
+std::vector<CpabCase> cpab_cases() {
+  std::vector<CpabCase> cases;
+  for (const auto& path : golden_files("cpab_")) {
+    if (!path.filename().string().starts_with("cpab_")) continue;
+    cases.push_back({path, Device::cpu(), DType::f64});
+    cases.push_back({path, Device::cpu(), DType::f32});
+    cases.push_back({path, Device::cuda(), DType::f32});
+  }
+  return cases;
+}
+
+class CpabGolden : public ::testing::TestWithParam<CpabCase> {
+ protected:
+  void SetUp() override {
+    skip_unless_available(GetParam().device);
+    file_ = load_safetensors(GetParam().path);
+    ASSERT_EQ(file_.metadata.at("format"), "cpab-golden-1");
+    std::vector<std::int32_t> boxes;
+    for (const std::int64_t n : get("nc").to_vector<std::int64_t>())
+      boxes.push_back(static_cast<std::int32_t>(n));
+    tessellation_ = std::make_unique<CpabTessellation>(boxes);
+    maps64_ = tessellation_->maps_from_matrices(get("A"));
+  }
+
+  const Tensor& get(const std::string& name) const { return file_.tensors.at(name); }
+  bool flag(const char* name) const { return file_.metadata.at(name) == "1"; }
+  std::int64_t dims() const { return tessellation_->dims(); }
+  std::int64_t points() const { return get("points").shape(0); }
+  Tensor there(const Tensor& x) const { return x.to(GetParam().dtype).to(GetParam().device); }
+  Tensor back(const Tensor& x) const { return x.to(Device::cpu()).to(DType::f64); }
+  const Cpab& kernels() const { return cpab_on(GetParam().device); }
+
+  static Tensor negated(const Tensor& x) {
+    Values values = x.to_vector<double>();
+    for (double& value : values) value = -value;
+    return Tensor::from(values, x.shape());
+  }
+  static CpabOptions scheme(int steps) { return {CpabIntegrator::steps, steps}; }
+
+  /// The flow of `maps` at points [P, d] or [2, P, d].
+  Tensor flow(const Tensor& maps, const Tensor& x, const CpabOptions& options) const {
+    Tensor output = poisoned({maps.shape(0), points(), dims()}, GetParam().dtype, GetParam().device);
+    kernels().forward(there(maps), there(x), tessellation_->grid(), options, output);
+    return back(output);
+  }
+  struct Gradients {
+    Tensor maps, points;
+  };
+  Gradients gradients(const Tensor& maps, const Tensor& grad_output, const CpabOptions& options,
+                      const Tensor& x = {}) const {
+    Tensor grad_maps = poisoned(maps.shape(), GetParam().dtype, GetParam().device);
+    Tensor grad_points = poisoned(grad_output.shape(), GetParam().dtype, GetParam().device);
+    kernels().backward(there(grad_output), there(maps), there(x.defined() ? x : get("points")),
+                       tessellation_->grid(), options, grad_maps, grad_points);
+    return {back(grad_maps), back(grad_points)};
+  }
+
+  /// `tolerance` bounds |actual - expected| in every entry that `keep` (by batch entry and point) holds,
+  /// relative to `scale` at it (1 where empty). Returns how many points were compared.
+  template <class Keep>
+  std::int64_t expect_points(const char* name, const Tensor& actual, const Tensor& expected, double tolerance,
+                             const Keep& keep) const {
+    EXPECT_EQ(actual.shape(), expected.shape()) << name;
+    const Values a = actual.to_vector<double>();
+    const Values e = expected.to_vector<double>();
+    const std::int64_t per_point = expected.numel() / (2 * points());
+    double worst = 0.0;
+    std::int64_t where = -1, kept = 0;
+    double difference2 = 0.0, reference2 = 0.0;
+    for (std::int64_t i = 0; i < 2 * points(); ++i) {
+      const double scale = keep(i / points(), i % points());
+      if (std::isnan(scale)) continue;
+      ++kept;
+      for (std::int64_t k = i * per_point; k < (i + 1) * per_point; ++k) {
+        const double error = std::abs(a[at(k)] - e[at(k)]) / scale;
+        if (!(error <= worst)) {
+          worst = error;
+          where = i;
+        }
+        difference2 += (a[at(k)] - e[at(k)]) * (a[at(k)] - e[at(k)]);
+        reference2 += e[at(k)] * e[at(k)];
+      }
+    }
+    EXPECT_LE(worst, tolerance) << name << " at batch entry " << where / points() << ", point "
+                                << where % points();
+    RecordProperty(name, std::to_string(worst));
+    if (std::getenv("CINNABAR_GOLDEN_REPORT") != nullptr) {
+      std::printf("%-28s worst %.2e norm %.2e over %ld points\n", name, worst,
+                  std::sqrt(difference2 / std::max(reference2, 1e-300)), static_cast<long>(kept));
+    }
+    return kept;
+  }
+
+  /// Compares gradients of the maps, turned into those of the matrices and of the nodes; relative to the
+  /// largest entry. `matrices` may be undefined.
+  void expect_cells(const char* name, const Tensor& grad_maps, const Tensor& matrices, const Tensor& nodes,
+                    double tolerance) const {
+    const Tensor grad_matrices = tessellation_->maps_from_matrices_backward(grad_maps);
+    const Tensor grad_nodes = tessellation_->matrices_from_nodes_backward(grad_matrices);
+    for (std::int64_t b = 0; b < 2; ++b) {
+      if (matrices.defined()) {
+        EXPECT_LE(relative_error(grad_matrices.rows(b, 1), matrices.rows(b, 1)), tolerance)
+            << name << ' ' << b;
+      }
+      EXPECT_LE(relative_error(grad_nodes.rows(b, 1), nodes.rows(b, 1)), tolerance)
+          << name << " of nodes " << b;
+    }
+  }
+
+  /// A cell counts as left a little beyond its face; at a grazing angle that is a little late, which moves
+  /// the derivative by that delay times the difference of the maps.
+  double gradient_tolerance() const { return GetParam().f32() ? 1e-4 : 1e-9; }
+  bool is_valid(std::int64_t b, std::int64_t p) const {
+    return get("jac_valid").data<std::int64_t>()[b * points() + p] != 0;
+  }
+  /// Scale 1 where no rounding can change the cells that the stepping scheme visits; elsewhere no comparison.
+  std::function<double(std::int64_t, std::int64_t)> settled(int steps) const {
+    return [this, steps](std::int64_t b, std::int64_t p) {
+      const double gap = get("disc_gap_N" + std::to_string(steps)).data<double>()[b * points() + p];
+      return gap >= (GetParam().f32() ? 1e-5 : 1e-12) ? 1.0 + stretch_at(get("jac_x"), b, p) : kSkip;
+    };
+  }
+  /// How much a flow enlarges rounding at a point: 1 + the sum of |entries| of a Jacobian.
+  double stretch_at(const Tensor& jacobians, std::int64_t b, std::int64_t p) const {
+    const std::int64_t entries = dims() * dims();
+    double sum = 1.0;
+    for (std::int64_t k = 0; k < entries; ++k) {
+      sum += std::abs(jacobians.data<double>()[(b * points() + p) * entries + k]);
+    }
+    return sum;
+  }
+  std::function<double(std::int64_t, std::int64_t)> stretch_of(const Tensor& maps, const Tensor& x) const {
+    const Tensor jacobians = jacobian(maps, x, {});
+    return [this, jacobians](std::int64_t b, std::int64_t p) { return stretch_at(jacobians, b, p); };
+  }
+  /// [2, P, d, d]: one backward pass for each row.
+  Tensor jacobian(const Tensor& maps, const Tensor& x, const CpabOptions& options) const {
+    const std::int64_t d = dims();
+    Tensor result = Tensor::empty({2, points(), d, d}, DType::f64);
+    for (std::int64_t row = 0; row < d; ++row) {
+      Tensor seed = Tensor::zeros({2, points(), d}, DType::f64);
+      for (std::int64_t i = 0; i < 2 * points(); ++i) seed.data<double>()[i * d + row] = 1.0;
+      const Tensor grad = gradients(maps, seed, options, x).points;
+      for (std::int64_t i = 0; i < grad.numel(); ++i) {
+        result.data<double>()[(i / d * d + row) * d + i % d] = grad.data<double>()[i];
+      }
+    }
+    return result;
+  }
+  /// loss_w for both batch entries.
+  Tensor seeds() const {
+    Values values = get("loss_w").to_vector<double>();
+    const Values once = values;
+    values.insert(values.end(), once.begin(), once.end());
+    return Tensor::from(values, {2, points(), dims()});
+  }
+  /// [K, P, d]: derivatives of every coordinate of every point along the file's directions.
+  Tensor slopes_along(std::int64_t b, const CpabOptions& options) const {
+    const std::int64_t d = dims(), batch = points() * d, entries = maps64_.numel() / 2;
+    const Tensor directions = tessellation_->maps_from_matrices(get("dA"));
+    Tensor maps = Tensor::empty({batch, tessellation_->cells(), d, d + 1}, DType::f64);
+    Tensor x = Tensor::empty({batch, 1, d}, DType::f64);
+    Tensor seed = Tensor::zeros({batch, 1, d}, DType::f64);
+    for (std::int64_t i = 0; i < batch; ++i) {
+      std::copy_n(maps64_.data<double>() + b * entries, entries, maps.data<double>() + i * entries);
+      std::copy_n(get("points").data<double>() + i / d * d, d, x.data<double>() + i * d);
+      seed.data<double>()[i * d + i % d] = 1.0;
+    }
+    const Tensor grad = gradients(maps, seed, options, x).maps;
+    Tensor slopes = Tensor::zeros({directions.shape(0), points(), d}, DType::f64);
+    for (std::int64_t i = 0; i < slopes.numel(); ++i) {
+      const double* direction = directions.data<double>() + i / batch * entries;
+      slopes.data<double>()[i] =
+          std::inner_product(direction, direction + entries, grad.data<double>() + i % batch * entries, 0.0);
+    }
+    return slopes;
+  }
+
+  SafeTensors file_;
+  std::unique_ptr<CpabTessellation> tessellation_;
+  Tensor maps64_;
+};
+
+double everywhere(std::int64_t, std::int64_t) {
+  return 1.0;
+}
+
+TEST_P(CpabGolden, MeshFieldAndCells) {
+  EXPECT_LE(relative_error(tessellation_->vertex_positions(), get("vertices")), 1e-15);
+  EXPECT_LE(relative_error(tessellation_->matrices_from_nodes(get("nodal")), get("A")), 1e-13);
+  std::vector<std::int64_t> ours = tessellation_->cell_vertices().to_vector<std::int64_t>();
+  std::vector<std::int64_t> theirs = get("cell_vertices").to_vector<std::int64_t>();
+  for (std::int64_t c = 0; c < tessellation_->cells(); ++c) {
+    for (auto* members : {&ours, &theirs}) {
+      std::sort(members->begin() + c * (dims() + 1), members->begin() + (c + 1) * (dims() + 1));
+    }
+  }
+  EXPECT_EQ(ours, theirs);
+
+  const std::vector<std::int64_t> cell = get("cell").to_vector<std::int64_t>();
+  const std::vector<std::int64_t> category = get("category").to_vector<std::int64_t>();
+  const std::vector<std::int64_t> candidates = get("cell_candidates").to_vector<std::int64_t>();
+  const auto width = static_cast<std::ptrdiff_t>(get("cell_candidates").shape(1));
+  const Values x = get("points").to_vector<double>();
+  const std::vector<float> narrow = get("points").to_vector<float>();
+  for (std::int64_t p = 0; p < points(); ++p) {
+    const std::int64_t found = GetParam().f32() ? tessellation_->cell_of(narrow.data() + p * dims())
+                                                : tessellation_->cell_of(x.data() + p * dims());
+    const auto first = candidates.begin() + p * width;
+    const bool on_face = category[at(p)] == 1 || category[at(p)] == 2;
+    const bool fits =
+        on_face ? std::find(first, first + width, found) != first + width : found == cell[at(p)];
+    EXPECT_TRUE(fits) << "point " << p << " of category " << category[at(p)] << " in cell " << found
+                      << ", not " << cell[at(p)];
+  }
+}
+
+TEST_P(CpabGolden, FieldLiesInTheSpaceOfItsConstraints) {
+  if (GetParam().f32()) GTEST_SKIP() << "bases are float64";
+  const CpabConstraints constraints{flag("zero_boundary"), flag("volume_preservation"), flag("outside_aux")};
+  const CpabBasis basis(*tessellation_, constraints);
+  EXPECT_EQ(basis.dim(), std::stoi(file_.metadata.at("dim")));
+  EXPECT_LE(relative_error(basis.matrices_of(basis.theta_of(get("A"))), get("A")), 1e-12);
+}
+
+TEST_P(CpabGolden, Velocity) {
+  Tensor velocity = poisoned(get("velocity").shape(), GetParam().dtype, GetParam().device);
+  kernels().velocity(there(maps64_), there(get("points")), tessellation_->grid(), velocity);
+  expect_points("velocity", back(velocity), get("velocity"), GetParam().f32() ? 2e-6 : 1e-13, everywhere);
+}
+
+TEST_P(CpabGolden, TrueFlowAndItsInverse) {
+  const double tolerance = GetParam().f32() ? 1e-6 : 1e-10;
+  const Tensor inverse_maps = negated(maps64_);
+  const auto there = stretch_of(maps64_, get("points"));
+  const auto back = stretch_of(inverse_maps, get("points"));
+  const auto home = stretch_of(inverse_maps, get("phi"));
+  expect_points("phi", flow(maps64_, get("points"), {}), get("phi"), tolerance, there);
+  expect_points("phi_inv", flow(inverse_maps, get("points"), {}), get("phi_inv"), tolerance, back);
+  expect_points("roundtrip", flow(inverse_maps, flow(maps64_, get("points"), {}), {}), get("roundtrip"),
+                tolerance, [&](std::int64_t b, std::int64_t p) { return there(b, p) * home(b, p); });
+}
+
+TEST_P(CpabGolden, SteppingScheme) {
+  for (const int steps : {10, 50, 200}) {
+    const std::string name = "disc_phi_N" + std::to_string(steps);
+    expect_points(name.c_str(), flow(maps64_, get("points"), scheme(steps)), get(name),
+                  GetParam().f32() ? 5e-6 : 1e-11, settled(steps));
+  }
+}
+
+TEST_P(CpabGolden, JacobianOfTheFlow) {
+  const auto valid = [&](std::int64_t b, std::int64_t p) {
+    return is_valid(b, p) ? stretch_at(get("jac_x"), b, p) : kSkip;
+  };
+  expect_points("jac_x", jacobian(maps64_, get("points"), {}), get("jac_x"), gradient_tolerance(), valid);
+  const auto stepped = [&](std::int64_t b, std::int64_t p) {
+    return settled(50)(b, p) * stretch_at(get("disc_jac_x_N50"), b, p);
+  };
+  expect_points("disc_jac_x_N50", jacobian(maps64_, get("points"), scheme(50)), get("disc_jac_x_N50"),
+                GetParam().f32() ? 2e-5 : 1e-10, stepped);
+}
+
+TEST_P(CpabGolden, GradientsOfTheTrueFlow) {
+  const auto [grad_maps, grad_points] = gradients(maps64_, seeds(), {});
+  const double tolerance = gradient_tolerance();
+  expect_cells("grad_A", grad_maps, get("grad_A"), get("grad_nodal"), tolerance);
+  expect_points("grad_points", grad_points, get("grad_points"), tolerance,
+                [&](std::int64_t b, std::int64_t p) {
+                  return is_valid(b, p) ? stretch_at(get("jac_x"), b, p) : kSkip;
+                });
+}
+
+TEST_P(CpabGolden, GradientsOfTheSteppingScheme) {
+  for (const int steps : {10, 50}) {
+    const std::string suffix = std::to_string(steps);
+    const auto gap = settled(steps);
+    bool all_settled = true;  // the sum over points is comparable only then
+    for (std::int64_t i = 0; i < 2 * points(); ++i) {
+      const bool counts = get("loss_w").data<double>()[i % points() * dims()] != 0.0;
+      all_settled = all_settled && (!counts || !std::isnan(gap(i / points(), i % points())));
+    }
+    const auto [grad_maps, grad_points] = gradients(maps64_, seeds(), scheme(steps));
+    if (all_settled) {
+      expect_cells("disc_grad_nodal", grad_maps, {}, get("disc_grad_nodal_N" + suffix),
+                   GetParam().f32() ? 2e-5 : 1e-9);
+    }
+    expect_points("disc_grad_points", grad_points, get("disc_grad_points_N" + suffix),
+                  GetParam().f32() ? 2e-5 : 1e-9, [&](std::int64_t b, std::int64_t p) {
+                    double largest = 1.0;
+                    for (std::int64_t a = 0; a < dims(); ++a) {
+                      const std::int64_t k = (b * points() + p) * dims() + a;
+                      largest += std::abs(get("disc_grad_points_N" + suffix).data<double>()[k]);
+                    }
+                    return gap(b, p) * largest;
+                  });
+  }
+}
+
+TEST_P(CpabGolden, DerivativesAlongDirectionsInTheField) {
+  // The gradient of one coordinate of one point, for all of them at once: a batch of one-point problems.
+  if (GetParam().f32()) GTEST_SKIP() << "float32 is compared in the tests of the gradients";
+  for (const bool exact : {true, false}) {
+    const Tensor expected = get(exact ? "dphi_dA" : "disc_dphi_dA_N50");  // [2, K, P, d]
+    const auto gap = settled(50);
+    for (std::int64_t b = 0; b < 2; ++b) {
+      const Tensor slopes = slopes_along(b, exact ? CpabOptions{} : scheme(50));
+      double worst = 0.0;
+      for (std::int64_t i = 0; i < slopes.numel(); ++i) {
+        const std::int64_t p = i / dims() % points();
+        if (exact ? !is_valid(b, p) : std::isnan(gap(b, p))) continue;
+        const double reference = expected.data<double>()[b * slopes.numel() + i];
+        worst = std::max(worst, std::abs(slopes.data<double>()[i] - reference) / (1.0 + std::abs(reference)));
+      }
+      EXPECT_LE(worst, GetParam().f32() ? 2e-5 : 1e-9)
+          << (exact ? "true flow" : "scheme") << ", batch entry " << b;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, CpabGolden, ::testing::ValuesIn(cpab_cases()), [](const auto& file_case) {
+  std::ostringstream name;
+  name << file_case.param.path.stem().string() << '_' << (file_case.param.device.is_cpu() ? "cpu" : "cuda")
+       << '_' << file_case.param.dtype;
+  return name.str();
+});
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CpabGolden);
+
+}  // namespace
+}  // namespace cinnabar::testing
