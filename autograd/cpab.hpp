@@ -6,8 +6,8 @@
 
 namespace cinnabar {
 
-/// A space of CPAB fields on one device and in one dtype, ready for flows: theta are the coordinates in its
-/// orthonormal basis (kernels/cpab_basis.hpp), all of mean zero, theta = 0 the identity.
+/// A space of CPAB fields on one device and in one dtype, ready for flows. theta are coordinates in its
+/// orthonormal basis (kernels/cpab_basis.hpp); theta = 0 is the identity.
 ///
 ///   CpabSpace space({3, 3});                                      // 3 x 3 boxes, closed domain
 ///   Variable theta(Tensor::zeros({1, space.dim()}), true);

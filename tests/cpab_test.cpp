@@ -40,9 +40,14 @@ Tensor maps_of_affine(const CpabTessellation& tessellation, const std::vector<do
   return tessellation.maps_from_matrices(Tensor::from(all, {1, tessellation.cells(), d, d + 1}));
 }
 
+/// The larger one; NaN if either is.
+double worse(double a, double b) {
+  return std::isnan(a) || a >= b ? a : b;
+}
+
 double largest(const Tensor& x) {
   double result = 0.0;
-  for (const double value : x.to_vector<double>()) result = std::max(result, std::abs(value));
+  for (const double value : x.to_vector<double>()) result = worse(result, std::abs(value));
   return result;
 }
 
@@ -50,10 +55,7 @@ double distance(const Tensor& a, const Tensor& b) {
   EXPECT_EQ(a.shape(), b.shape());
   const std::vector<double> x = a.to_vector<double>(), y = b.to_vector<double>();
   double result = 0.0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double difference = std::abs(x[i] - y[i]);
-    if (!(difference <= result)) result = difference;
-  }
+  for (std::size_t i = 0; i < x.size(); ++i) result = worse(result, std::abs(x[i] - y[i]));
   return result;
 }
 
