@@ -20,9 +20,8 @@
 #include "layers/conv3d.hpp"
 #include "layers/optimizer.hpp"
 #include "layers/sequential.hpp"
-#include "registration/canvas.hpp"
 #include "registration/nifti.hpp"
-#include "registration/output_file.hpp"
+#include "registration/slice_picture.hpp"
 
 using namespace cinnabar;
 
@@ -50,19 +49,6 @@ void train(Sequential& net, const Tensor& scan, std::int64_t steps) {
   }
 }
 
-/// The middle slices side by side.
-void draw(const std::vector<Variable>& images, const char* path) {
-  const Variable row = concat(images, 4);
-  const std::int64_t z = row.shape()[2] / 2, height = row.shape()[3], width = row.shape()[4];
-  const Tensor greys = slice(clamp(row, 0.0, 1.0), 2, z, z + 1).value();
-  registration::Canvas canvas(width, height, {0, 0, 0});
-  for (std::int64_t p = 0; p < width * height; ++p) {
-    const float grey = greys.data<float>()[p];
-    canvas.set(p % width, height - 1 - p / width, {grey, grey, grey});
-  }
-  registration::write_bytes(path, canvas.to_png());
-}
-
 int main(int count, char** words) try {
   if (count < 3) return std::fprintf(stderr, "usage: example_denoise SCAN PICTURE [STEPS]\n"), 2;
   const Variable voxels(registration::read_image(words[1]).voxels), scan = voxels / amax(voxels);
@@ -80,7 +66,7 @@ int main(int count, char** words) try {
   };
   std::printf("noisy %.2f dB, smoothed %.2f dB, denoised %.2f dB\n", decibels(noisy), decibels(smoothed),
               decibels(denoised));
-  draw({clean, noisy, smoothed, denoised}, words[2]);
+  registration::write_slices(words[2], {clean.value(), noisy.value(), smoothed.value(), denoised.value()});
   return 0;
 } catch (const std::exception& error) {
   return std::fprintf(stderr, "example_denoise: %s\n", error.what()), 1;

@@ -45,5 +45,24 @@ TEST(Examples, DenoiseNamesAFileItCannotRead) {
   EXPECT_EQ(run_example("denoise", {}).status, 2);
 }
 
+TEST(Examples, CpabUndoesAWarpOfASlice) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("cpab", {kScan, folder / "picture.png"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "after"), 0.3 * figure(result.output, "before")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+  EXPECT_EQ(run_example("cpab", {"no_such_scan.nii.gz", "picture.png"}).status, 1);
+}
+
+TEST(Examples, CpabAlignsSignals) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("cpab_signals", {kScan, folder / "picture.png"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "after"), 0.3 * figure(result.output, "before")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 1000u);
+}
+
 }  // namespace
 }  // namespace cinnabar::testing

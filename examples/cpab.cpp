@@ -1,0 +1,58 @@
+// Undoes a deformation of a brain scan: the scan, or its middle slice, is warped by a random CPAB flow, then
+// gradient descent on theta looks for the flow that brings it back, seeing nothing but the two pictures.
+//   example_cpab SCAN.nii.gz PICTURE.png [volume]
+// The picture shows the scan, the warped scan, the recovered one and the difference that is left.
+
+#include <cmath>
+#include <cstdio>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/gaussian_smooth.hpp"
+#include "autograd/layout.hpp"
+#include "autograd/losses.hpp"
+#include "autograd/reduce.hpp"
+#include "layers/cpab_transformer.hpp"
+#include "layers/optimizer.hpp"
+#include "registration/nifti.hpp"
+#include "registration/slice_picture.hpp"
+
+using namespace cinnabar;
+
+/// The middle slice [1, 1, H, W] of a volume, or all of it at a third of the resolution.
+Variable picture_of(const Variable& scan, bool whole) {
+  const Shape& shape = scan.shape();
+  const std::int64_t z = shape[2] / 2;
+  if (!whole) return reshape(slice(scan, 2, z, z + 1), {1, 1, shape[3], shape[4]});
+  Variable coarse = gaussian_smooth(scan, {1.5, 1.5, 1.5});
+  for (int axis = 2; axis < 5; ++axis) coarse = slice(coarse, axis, 0, shape[axis], 3);
+  return coarse;
+}
+
+int main(int count, char** words) try {
+  if (count < 3) return std::fprintf(stderr, "usage: example_cpab SCAN PICTURE [volume]\n"), 2;
+  const Variable scan(registration::read_image(words[1]).voxels);
+  const Variable target = picture_of(scan / amax(scan), count > 3);
+  const CpabTransformer warp(count > 3 ? std::vector{3, 3, 3} : std::vector{5, 5});
+  const Variable truth(warp.space().sample_prior(1, 0.3, 0.15, {.seed = 7}));
+  const Variable moving = warp(target, truth).detach();
+
+  constexpr int kSteps = 150;
+  Variable theta(Tensor::zeros({1, warp.space().dim()}), true);
+  Adam adam({{"theta", theta}}, {.learning_rate = 0.1});
+  for (int step = 0; step < kSteps; ++step) {
+    adam.set_rate_factor(cosine_schedule(kSteps)(step));
+    adam.clear_gradients();
+    mse_loss(warp(moving, theta), target).backward();
+    adam.step();
+  }
+
+  const NoGrad quiet;
+  const Variable found = warp(moving, theta);
+  const auto rms = [&](const Variable& x) { return std::sqrt(mse_loss(x, target).value().item()); };
+  std::printf("difference before %.4f after %.4f\n", rms(moving), rms(found));
+  registration::write_slices(words[2],
+                             {target.value(), moving.value(), found.value(), abs(found - target).value()});
+  return 0;
+} catch (const std::exception& error) {
+  return std::fprintf(stderr, "example_cpab: %s\n", error.what()), 1;
+}
