@@ -1,9 +1,9 @@
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 
 #include "apps/commands.hpp"
+#include "apps/network_options.hpp"
 #include "engine/error.hpp"
 #include "models/quicksilver_file.hpp"
 
@@ -17,8 +17,6 @@ struct ConvertOptions {
   DType storage = DType::f32;
   bool correction = false;
 };
-
-const std::map<std::string, DType> kStorages{{"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}};
 
 void convert(const ConvertOptions& options) {
   if (!options.output.ends_with(".safetensors")) {
@@ -42,9 +40,7 @@ void add_convert(CLI::App& app) {
       "convert", "Convert a network: the original's .pth.tar, or another storage of a .safetensors file");
   command->add_option("input", options->input, "Network: .pth, .pth.tar or .safetensors")->required();
   command->add_option("output", options->output, "File to write: .safetensors")->required();
-  command->add_option("--storage", options->storage, "Numbers of the weights: f32, f16 or bf16")
-      ->transform(CLI::CheckedTransformer(kStorages))
-      ->default_str("f32");
+  add_storage_option(*command, options->storage);
   command->add_flag("--correction", options->correction,
                     "It is a correction network, which the original's files do not say");
   command->callback([options] { convert(*options); });

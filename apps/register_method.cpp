@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "apps/precision_option.hpp"
+#include "apps/network_options.hpp"
 
 namespace cinnabar::apps {
 

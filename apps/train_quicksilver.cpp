@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,10 +10,10 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
-#include "apps/precision_option.hpp"
+#include "apps/network_options.hpp"
 #include "apps/training_progress.hpp"
-#include "autograd/gaussian_smooth.hpp"
 #include "registration/correction_pairs.hpp"
+#include "registration/momenta.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
 #include "registration/training_pairs.hpp"
@@ -28,7 +27,8 @@ using namespace registration;
 
 struct QuicksilverArguments {
   std::string pairs, momenta, output, validation_pairs, initial, prediction;
-  std::string device = "auto", schedule = "constant", places = "grid", storage = "f32";
+  std::string device = "auto", schedule = "constant", places = "grid";
+  DType storage = DType::f32;
   std::optional<double> validation;
   std::int64_t patch = 15;
   std::int64_t stride = 0;  ///< 0: a voxel less than the patch
@@ -40,21 +40,6 @@ struct QuicksilverArguments {
 };
 
 constexpr double kValidationShare = 0.1;
-
-MomentumModel read_model(const std::filesystem::path& momenta) {
-  const std::filesystem::path path = momenta / "momenta.json";
-  std::ifstream file(path);
-  if (!file) fail_input(path.string(), ": not found; --momenta names a folder that cinnabar momenta made");
-  const nlohmann::json settings = nlohmann::json::parse(file, nullptr, false);
-  if (!settings.is_object() || !settings.contains("model")) {
-    fail_input(path.string(), ": is no description of momenta");
-  }
-  try {
-    return momentum_model_from_json(settings["model"]);
-  } catch (const InputError& error) {
-    fail_input(path.string(), ": ", error.what());
-  }
-}
 
 QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const MomentumModel& model) {
   QuicksilverTrainingOptions options = arguments.training;
@@ -139,21 +124,6 @@ TrainingSplit choose_pairs(const QuicksilverArguments& arguments,
   return split_as_before(pairs, before.training, before.validation);
 }
 
-/// The volumes on disk, or copies in memory with smoothed momenta.
-VolumeSet volumes_of(const std::vector<TrainingPair>& pairs, double smoothing_voxels) {
-  std::vector<std::filesystem::path> files;
-  for (const TrainingPair& pair : pairs) files.push_back(pair.volumes);
-  if (smoothing_voxels == 0.0) return VolumeSet::map(files);
-  std::vector<Batch> stacks;
-  for (const std::filesystem::path& file : files) {
-    Batch stack = load_safetensors(file).tensors;
-    Tensor& momentum = stack.at("momentum");
-    momentum = gaussian_smooth(momentum, {smoothing_voxels, smoothing_voxels, smoothing_voxels});
-    stacks.push_back(std::move(stack));
-  }
-  return VolumeSet(std::move(stacks));
-}
-
 void take_initial_weights(Quicksilver& network, const std::string& path) {
   const LoadedQuicksilver initial = load_quicksilver(path);
   const std::int64_t features = initial.description.network.features;
@@ -212,9 +182,7 @@ TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& m
            {{"command", command_line()},
             {"seed", seed},
             {"precision", std::string(name_of(arguments.network.precision))}}},
-          arguments.storage == "f16"    ? DType::f16
-          : arguments.storage == "bf16" ? DType::bf16
-                                        : DType::f32,
+          arguments.storage,
           arguments.checkpoint_minutes,
           arguments.max_minutes};
 }
@@ -254,7 +222,7 @@ TrainingEnd train(QuicksilverTraining& training, const TrainingRun& run) {
 void run(const QuicksilverArguments& arguments) {
   check_arguments(arguments);
   const DeviceChoice choice = choose_device(arguments.device);
-  const MomentumModel model = read_model(arguments.momenta);
+  const MomentumModel model = read_momentum_model(arguments.momenta);
   TrainingRun run = run_of(arguments, model);
   std::optional<TrainingCheckpoint> checkpoint;
   if (!arguments.restart) checkpoint = read_checkpoint(run.files.checkpoint);
@@ -269,9 +237,9 @@ void run(const QuicksilverArguments& arguments) {
   if (!arguments.initial.empty()) take_initial_weights(network, arguments.initial);
   network.to(choice.device);
   std::optional<VolumeSet> validation;
-  if (!split.validation.empty()) validation = volumes_of(split.validation, arguments.smoothing_voxels);
-  QuicksilverTraining training(network, volumes_of(split.training, arguments.smoothing_voxels), validation,
-                               resolve(arguments, model));
+  if (!split.validation.empty()) validation = training_volumes(split.validation, arguments.smoothing_voxels);
+  QuicksilverTraining training(network, training_volumes(split.training, arguments.smoothing_voxels),
+                               validation, resolve(arguments, model));
   if (checkpoint) resume(training, *checkpoint, run.files.checkpoint);
   if (!common_options().quiet) print_plan(training, split, network, choice);
 
@@ -370,9 +338,7 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
 
 void add_run_options(CLI::App& command, QuicksilverArguments& arguments) {
   command.add_option("--out,--output,-o", arguments.output, "network to write (.safetensors)")->required();
-  command.add_option("--storage", arguments.storage, "type of the written weights")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
-      ->capture_default_str();
+  add_storage_option(command, arguments.storage);
   command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   add_precision_option(command, arguments.network.precision);
   command

@@ -12,7 +12,6 @@
 #include "autograd/similarity.hpp"
 #include "autograd/warp.hpp"
 #include "engine/safetensors.hpp"
-#include "models/quicksilver_file.hpp"
 #include "registration/nifti.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
@@ -234,6 +233,22 @@ MomentaTotals make_momenta(const std::vector<PairEntry>& pairs, const std::files
     }
   }
   return totals;
+}
+
+MomentumModel read_momentum_model(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "momenta.json";
+  if (!std::filesystem::exists(path)) {
+    fail_input(path.string(), ": not found; name a folder that cinnabar momenta made");
+  }
+  const Json settings = read_json(path);
+  if (!settings.is_object() || !settings.contains("model")) {
+    fail_input(path.string(), ": is no description of momenta");
+  }
+  try {
+    return momentum_model_from_json(settings["model"]);
+  } catch (const InputError& error) {
+    fail_input(path.string(), ": ", error.what());
+  }
 }
 
 }  // namespace cinnabar::registration

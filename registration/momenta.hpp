@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "models/quicksilver_file.hpp"
 #include "registration/cohort.hpp"
 #include "registration/registration.hpp"
 
@@ -59,5 +60,8 @@ struct MomentaTotals {
 /// returning false throws InterruptedRun with the present pair left out.
 MomentaTotals make_momenta(const std::vector<PairEntry>& pairs, const std::filesystem::path& folder,
                            const MomentaOptions& options, const MomentaObserver& observer);
+
+/// The model that the momenta of such a folder were made by. Throws InputError.
+MomentumModel read_momentum_model(const std::filesystem::path& folder);
 
 }  // namespace cinnabar::registration

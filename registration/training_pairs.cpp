@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "autograd/gaussian_smooth.hpp"
 #include "data/permutation.hpp"
 #include "engine/error.hpp"
+#include "engine/safetensors.hpp"
 
 namespace cinnabar::registration {
 
@@ -226,6 +228,20 @@ void name_validation_pairs(std::vector<TrainingPair>& pairs, const fs::path& lis
     }
     if (!found) fail_input(list.string(), ": there is no pair '", name, "'");
   }
+}
+
+VolumeSet training_volumes(const std::vector<TrainingPair>& pairs, double smoothing_voxels) {
+  std::vector<std::filesystem::path> files;
+  for (const TrainingPair& pair : pairs) files.push_back(pair.volumes);
+  if (smoothing_voxels == 0.0) return VolumeSet::map(files);
+  std::vector<Batch> stacks;
+  for (const std::filesystem::path& file : files) {
+    Batch stack = load_safetensors(file).tensors;
+    Tensor& momentum = stack.at("momentum");
+    momentum = gaussian_smooth(momentum, {smoothing_voxels, smoothing_voxels, smoothing_voxels});
+    stacks.push_back(std::move(stack));
+  }
+  return VolumeSet(std::move(stacks));
 }
 
 }  // namespace cinnabar::registration

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/volume_set.hpp"
 #include "registration/cohort.hpp"
 
 namespace cinnabar::registration {
@@ -52,5 +53,9 @@ TrainingSplit split_as_before(const std::vector<TrainingPair>& pairs,
 /// Names, one a line; empty lines and what follows a # are passed over. Throws InputError where a name is no
 /// pair's.
 void name_validation_pairs(std::vector<TrainingPair>& pairs, const std::filesystem::path& list);
+
+/// What a network is trained on: the pairs' volumes on disk, or copies in memory with momenta smoothed by a
+/// Gaussian of so many voxels.
+VolumeSet training_volumes(const std::vector<TrainingPair>& pairs, double smoothing_voxels);
 
 }  // namespace cinnabar::registration
