@@ -7,8 +7,7 @@ namespace cinnabar {
 
 enum class CpabIntegrator {
   /// The true flow: in each cell the exponential of its map up to the time at which the point leaves through
-  /// a
-  /// face, then the next cell. In 1-D in closed form (exponential and hitting time).
+  /// a face, then the next cell. In 1-D in closed form (exponential and hitting time).
   exact,
   /// The stepping scheme of the papers: `steps` times a lookup of the cell and its exponential over 1 /
   /// steps.

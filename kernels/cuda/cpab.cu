@@ -1,14 +1,12 @@
 // Work split: one thread walks one point; blocks of 128 threads take 512 points of one batch entry.
-// Shared memory: the records of all cells (a whole step each, padded to float4) where they fit 24 KiB, which
-// is
-//   768 cells in 2-D and 384 in 3-D, else they are read through L1; a thread keeps its cell's record in
-//   registers until it leaves the cell. The maps themselves are read only where a point leaves a cell.
+// Shared memory: the records of all cells (a whole step each, padded to float4) where they fit 24 KiB, 768
+//   cells in 2-D and 384 in 3-D, else they are read through L1; a thread keeps its cell's record in registers
+//   until it leaves the cell. The maps themselves are read only where a point leaves a cell.
 // backward: the moves of a walk lie in local memory, 32 at a time. A thread adds up what a cell's gradient
-// gains
-//   while its point stays there, and passes it on in 64-bit fixed point (fixed_point.cuh), so the sums do not
-//   depend on their order. A first sweep finds the largest term, which sets the fixed point's unit.
+//   gains while its point stays there, and passes it on in 64-bit fixed point (fixed_point.cuh), so the sums
+//   do not depend on their order. A first sweep finds the largest term, which sets the fixed point's unit.
 // Limiting resource: arithmetic latency and divergence; about 30 flops a whole step in 3-D and 8 bytes a
-// point. Compiled and emulated only, not yet run on a GPU.
+//   point. Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/cpab.hpp"
 
