@@ -6,7 +6,6 @@
 
 #include "autograd/elementwise.hpp"
 #include "autograd/green_operator.hpp"
-#include "autograd/losses.hpp"
 #include "autograd/reduce.hpp"
 
 namespace cinnabar {

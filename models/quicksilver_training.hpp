@@ -17,11 +17,11 @@ namespace cinnabar {
 
 enum class RateSchedule { constant, cosine };
 
-/// What a network is trained to make small: sum |r| + velocity |K r| over the batch, where r is the
+/// What a network is trained to make small: sum |r| + velocity sum (K r)^2 over the batch, where r is the
 /// difference of predicted and true momenta and K r the velocity that it makes by itself, with no momentum
 /// around the patch. The first term alone is that of Yang et al. It mostly measures what is fine in a
-/// momentum and smoothed away by K; an error of a patch's mean counts little there, but displaces whole
-/// regions.
+/// momentum and smoothed away by K, and draws predictions towards zero; an error of a patch's mean counts
+/// little there, but displaces whole regions (docs/training.md).
 struct MomentumLossWeights {
   double velocity = 0.0;
   FluidOperator fluid;  ///< L of the metric; K = L^-1
