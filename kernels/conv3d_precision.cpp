@@ -31,6 +31,14 @@ Conv3dPrecision parse_conv3d_precision(std::string_view name) {
   fail_input("precision '", name, "' is not known: use one of fp32, tf32, fp16, bf16");
 }
 
+void check_round_operand(const Tensor& from, const Tensor& to) {
+  constexpr const char* kOp = "round_operand";
+  require_dtype(kOp, from, DType::f32);
+  require_dtype(kOp, to, DType::f32);
+  require_same_shape(kOp, from, to);
+  require_same_device(kOp, from, to);
+}
+
 Tensor rounded_operand(const Tensor& operand, Conv3dPrecision precision) {
   if (precision == Conv3dPrecision::fp32) return operand;
   Tensor rounded = Tensor::empty_like(operand);

@@ -33,6 +33,9 @@ struct RoundOperand {
 
 CINNABAR_OP(RoundOperand, round_operand);
 
+/// Checks the arguments of `round`. Throws Error.
+void check_round_operand(const Tensor& from, const Tensor& to);
+
 /// Calls fn with a value-initialised element of what a precision rounds to.
 template <class Function>
 void dispatch_operand(Conv3dPrecision precision, Function&& fn) {

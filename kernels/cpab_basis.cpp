@@ -56,9 +56,10 @@ const double* position(const CpabTessellation& tessellation, std::int64_t vertex
 }
 
 /// Cells by facet: the sorted vertices of a facet, and the one or two cells it belongs to.
-std::map<std::vector<std::int64_t>, std::vector<std::int64_t>> facets_of(
-    const CpabTessellation& tessellation) {
-  std::map<std::vector<std::int64_t>, std::vector<std::int64_t>> facets;
+using Facets = std::map<std::vector<std::int64_t>, std::vector<std::int64_t>>;
+
+Facets facets_of(const CpabTessellation& tessellation) {
+  Facets facets;
   const auto corners = static_cast<std::size_t>(tessellation.dims() + 1);
   const auto members = tessellation.cell_vertices().to_vector<std::int64_t>();
   for (std::size_t c = 0; c * corners < members.size(); ++c) {
@@ -74,17 +75,17 @@ std::map<std::vector<std::int64_t>, std::vector<std::int64_t>> facets_of(
   return facets;
 }
 
-void add_continuity(const CpabTessellation& tessellation, Equations& equations) {
-  for (const auto& [facet, cells] : facets_of(tessellation)) {
+void add_continuity(const CpabTessellation& tessellation, const Facets& facets, Equations& equations) {
+  for (const auto& [facet, cells] : facets) {
     if (cells.size() != 2) continue;
     for (const std::int64_t vertex : facet)
       equations.agree(cells[0], cells[1], position(tessellation, vertex), 1.0);
   }
 }
 
-void add_zero_boundary(const CpabTessellation& tessellation, Equations& equations) {
+void add_zero_boundary(const CpabTessellation& tessellation, const Facets& facets, Equations& equations) {
   const int d = tessellation.dims();
-  for (const auto& [facet, cells] : facets_of(tessellation)) {
+  for (const auto& [facet, cells] : facets) {
     if (cells.size() != 1) continue;
     for (int axis = 0; axis < d; ++axis) {
       const double side = position(tessellation, facet[0])[axis];
@@ -112,7 +113,7 @@ void add_volume_preservation(const CpabTessellation& tessellation, Equations& eq
 
 /// Two outer cells agree along the outward normal wherever their facets on one side of the domain share a
 /// vertex (2-D), or an edge inside one box (3-D).
-void add_valid_outside(const CpabTessellation& tessellation, Equations& equations) {
+void add_valid_outside(const CpabTessellation& tessellation, const Facets& facets, Equations& equations) {
   const int d = tessellation.dims();
   if (d == 1) return;
   const std::int64_t per_box = d == 2 ? kCpabCellsPerBox<2> : kCpabCellsPerBox<3>;
@@ -120,7 +121,7 @@ void add_valid_outside(const CpabTessellation& tessellation, Equations& equation
     for (const double side : {0.0, 1.0}) {
       const double normal[3] = {axis == 0 ? 1.0 : 0.0, axis == 1 ? 1.0 : 0.0, axis == 2 ? 1.0 : 0.0};
       std::map<std::int64_t, std::int64_t> last;  // cell last seen at a vertex (2-D) or in a box (3-D)
-      for (const auto& [facet, cells] : facets_of(tessellation)) {
+      for (const auto& [facet, cells] : facets) {
         bool outer = cells.size() == 1;
         for (const std::int64_t vertex : facet) outer = outer && position(tessellation, vertex)[axis] == side;
         if (!outer) continue;
@@ -189,11 +190,12 @@ Eigen::Map<const RowMatrix> rows_of(const Tensor& tensor, std::int64_t columns) 
 }  // namespace
 
 Tensor cpab_constraint_matrix(const CpabTessellation& tessellation, const CpabConstraints& constraints) {
+  const Facets facets = facets_of(tessellation);
   Equations equations(tessellation);
-  add_continuity(tessellation, equations);
-  if (constraints.zero_boundary) add_zero_boundary(tessellation, equations);
+  add_continuity(tessellation, facets, equations);
+  if (constraints.zero_boundary) add_zero_boundary(tessellation, facets, equations);
   if (constraints.volume_preserving) add_volume_preservation(tessellation, equations);
-  if (constraints.valid_outside) add_valid_outside(tessellation, equations);
+  if (constraints.valid_outside) add_valid_outside(tessellation, facets, equations);
   const RowMatrix dense(equations.matrix());
   return to_tensor(dense, {dense.rows(), dense.cols()});
 }
@@ -215,7 +217,7 @@ CpabBasis::CpabBasis(const CpabTessellation& tessellation, const CpabConstraints
   const Sparse from_moves = matrices_from_moves(tessellation, moves);
   Equations equations(tessellation);
   if (constraints.volume_preserving) add_volume_preservation(tessellation, equations);
-  if (constraints.valid_outside) add_valid_outside(tessellation, equations);
+  if (constraints.valid_outside) add_valid_outside(tessellation, facets_of(tessellation), equations);
   const Sparse rest = equations.matrix();
 
   const auto free = static_cast<Eigen::Index>(moves.size());

@@ -6,6 +6,7 @@
 // performance deep learning convolutions on SIMD architectures", SC 2018. docs/kernels/conv3d.md.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cpu/conv3d_backends.hpp"
 #include "kernels/cpu/epilogue_row.hpp"
@@ -48,6 +49,15 @@ std::int64_t block_size(std::int64_t left) {
   std::int64_t size = kOutputs;
   while (size > left) size /= 2;
   return size;
+}
+
+/// Calls fn with a size as a compile-time constant.
+template <class Function>
+void with_block_size(std::int64_t size, const Function& fn) {
+  if (size == 8) return fn(std::integral_constant<int, 8>{});
+  if (size == 4) return fn(std::integral_constant<int, 4>{});
+  if (size == 2) return fn(std::integral_constant<int, 2>{});
+  fn(std::integral_constant<int, 1>{});
 }
 
 /// Weights [groups][blocks][c][tap][o of the block], at(group, o, c, tap) taken from anywhere.
@@ -110,16 +120,6 @@ void sum_plane(const Correlation& c, const Slab<T>& slab, std::int64_t plane, st
 }
 
 template <class T>
-void sum_plane(std::int64_t block, const Correlation& c, const Slab<T>& slab, std::int64_t plane,
-               std::int64_t positions, const T* weights, std::int64_t distance, T* sums) {
-  const auto run = block == 8   ? sum_plane<8, T>
-                   : block == 4 ? sum_plane<4, T>
-                   : block == 2 ? sum_plane<2, T>
-                                : sum_plane<1, T>;
-  run(c, slab, plane, positions, weights, distance, sums);
-}
-
-template <class T>
 void correlate(const Correlation& c, const T* input, const T* packed, const EpilogueMath<T>& epilogue,
                T* output) {
   const Cut cut(c, c.read, sizeof(T), 1);
@@ -135,8 +135,10 @@ void correlate(const Correlation& c, const T* input, const T* packed, const Epil
       slab.read(input + image * c.read * c.in_volume(), region, c.read);
       for (std::int64_t o = 0; o < c.written;) {
         const std::int64_t block = block_size(c.written - o);
-        sum_plane(block, c, slab, 0, positions, packed + (group * c.written + o) * depth, distance,
-                  sums.values);
+        with_block_size(block, [&](auto rows) {
+          sum_plane<rows>(c, slab, 0, positions, packed + (group * c.written + o) * depth, distance,
+                          sums.values);
+        });
         for (std::int64_t i = 0; i < block; ++i, ++o) {
           const std::int64_t first = (image * c.written + o) * c.out_volume() +
                                      (region.plane * c.out[1] + region.first_row) * c.out[2];
@@ -279,14 +281,12 @@ void backward_weight(const Conv3dShape& s, const T* grad_output, const T* input,
           const std::int64_t block = block_size(c.written - o);
           read_gradients(c, grad_output + (image * c.written + o) * c.out_volume(), region, block, count,
                          grads.values);
-          const auto run = block == 8   ? weight_taps<8, T>
-                           : block == 4 ? weight_taps<4, T>
-                           : block == 2 ? weight_taps<2, T>
-                                        : weight_taps<1, T>;
-          for (std::int64_t channel = first; channel < last; ++channel) {
-            run(c, slab, channel - first, region.planes, grads.values, count,
-                mine + o * s.depth() + channel * s.taps(), s.depth());
-          }
+          with_block_size(block, [&](auto rows) {
+            for (std::int64_t channel = first; channel < last; ++channel) {
+              weight_taps<rows>(c, slab, channel - first, region.planes, grads.values, count,
+                                mine + o * s.depth() + channel * s.taps(), s.depth());
+            }
+          });
           o += block;
         }
       }

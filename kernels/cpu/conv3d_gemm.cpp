@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/divide_up.hpp"
 #include "kernels/cpu/blas.hpp"
 #include "kernels/cpu/conv3d_backends.hpp"
 #include "kernels/cpu/epilogue_row.hpp"
@@ -18,10 +19,6 @@ namespace {
 constexpr std::int64_t kPositions = 512;        // of a block; fewer let BLAS repack the weights too often
 constexpr std::int64_t kColumnBytes = 1 << 20;  // of the columns of one block and chunk
 constexpr std::int64_t kTasks = 8;  // wanted where a shape has them, whatever the number of threads
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 /// How positions are cut into blocks and input channels into chunks; the same for every number of threads and
 /// every batch: BLAS rounds differently where its extents differ, and an image's bits must not depend on the

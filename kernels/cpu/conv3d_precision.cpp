@@ -6,14 +6,10 @@ namespace cinnabar::cpu {
 
 namespace {
 
-constexpr const char* kOp = "round_operand";
 constexpr std::int64_t kGrain = 1 << 15;  // elements a task: 128 KiB
 
 void round(const Tensor& from, Conv3dPrecision precision, Tensor& to) {
-  require_dtype(kOp, from, DType::f32);
-  require_dtype(kOp, to, DType::f32);
-  require_same_shape(kOp, from, to);
-  require_same_device(kOp, from, to);
+  check_round_operand(from, to);
   const float* const in = from.data<float>();
   float* const out = to.data<float>();
   dispatch_operand(precision, [&](auto element) {

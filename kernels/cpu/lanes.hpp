@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "engine/divide_up.hpp"
+
 namespace cinnabar::cpu {
 
 /// One number for each of as many channels as fit into a cache line, which with AVX-512 is a register.
@@ -22,7 +24,7 @@ struct ComplexLanes {
 /// Blocks of lanes that hold `channels`; the lanes left over are zero.
 template <class T>
 std::int64_t lane_blocks(std::int64_t channels) {
-  return (channels + kLanes<T> - 1) / kLanes<T>;
+  return divide_up(channels, kLanes<T>);
 }
 
 }  // namespace cinnabar::cpu

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/divide_up.hpp"
 #include "kernels/conv3d.hpp"
 #include "kernels/cpu/lanes.hpp"
 #include "kernels/cpu/scratch.hpp"
@@ -13,10 +14,6 @@ namespace cinnabar::cpu::conv3d_direct {
 
 inline constexpr std::int64_t kSlabBytes =
     1 << 18;  // of the copied rows, so that they stay in the second cache
-
-inline std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 /// out[n, o, p] = sum over c, k of weight[o, c, k] in[n, c, p + k - padding]: what forward and backward_input
 /// both are. Channels are those of one group, axes D, H, W.

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "engine/divide_up.hpp"
 #include "kernels/parallel.hpp"
 #include "kernels/reduce_math.hpp"
 
@@ -15,10 +16,6 @@ constexpr std::int64_t kChunk = 1 << 16;     // elements of one partial sum
 constexpr std::int64_t kRowChunk = 1 << 12;  // rows of one partial row
 constexpr std::int64_t kColumns = 512;       // accumulators kept at a time: 4 KiB
 constexpr int kLanes = 8;                    // independent accumulators, so that a run vectorises
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 /// The reduction as a compile-time constant, so that each loop holds one formula.
 template <class Function>
@@ -78,11 +75,11 @@ double accumulate_run(const T* x, const T* factor, T reference, std::int64_t ste
 template <Reduction op, class T>
 void reduce_each_output(const Job<T>& job) {
   const auto& [kept, reduced] = job.axes;
-  const std::int64_t chunks = std::max<std::int64_t>(1, ceil_div(reduced.numel, kChunk));
+  const std::int64_t chunks = std::max<std::int64_t>(1, divide_up(reduced.numel, kChunk));
   const std::int64_t step = reduced.rank == 0 ? 1 : reduced.stride[reduced.rank - 1][0];
   std::vector<double> partial(chunks > 1 ? static_cast<std::size_t>(kept.numel * chunks) : 0);
   const std::int64_t per_task = std::max<std::int64_t>(1, std::min(reduced.numel, kChunk));
-  parallel_for(kept.numel * chunks, ceil_div(kTask, per_task), [&](std::int64_t first, std::int64_t last) {
+  parallel_for(kept.numel * chunks, divide_up(kTask, per_task), [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t task = first; task < last; ++task) {
       const std::int64_t k = task / chunks;
       const std::int64_t start = task % chunks * kChunk;
@@ -118,14 +115,14 @@ template <Reduction op, class T>
 void reduce_rows(const Job<T>& job) {
   const auto& [kept, reduced] = job.axes;
   const std::int64_t width = kept.extent[kept.rank - 1];
-  const std::int64_t blocks = ceil_div(width, kColumns);
-  const std::int64_t chunks = std::max<std::int64_t>(1, ceil_div(reduced.numel, kRowChunk));
+  const std::int64_t blocks = divide_up(width, kColumns);
+  const std::int64_t chunks = std::max<std::int64_t>(1, divide_up(reduced.numel, kRowChunk));
   const std::int64_t step = reduced.rank == 0 ? 0 : reduced.stride[reduced.rank - 1][0];
   std::vector<double> partial(chunks > 1 ? static_cast<std::size_t>(kept.numel * chunks) : 0);
   const std::int64_t per_task =
       std::max<std::int64_t>(1, std::min(width, kColumns) * std::min(reduced.numel, kRowChunk));
   const std::int64_t tasks = kept.numel / width * blocks * chunks;
-  parallel_for(tasks, ceil_div(kTask, per_task), [&](std::int64_t first_task, std::int64_t last_task) {
+  parallel_for(tasks, divide_up(kTask, per_task), [&](std::int64_t first_task, std::int64_t last_task) {
     for (std::int64_t task = first_task; task < last_task; ++task) {
       const std::int64_t chunk = task % chunks;
       const std::int64_t block = task / chunks % blocks;
@@ -159,7 +156,7 @@ void reduce_rows(const Job<T>& job) {
     }
   });
   if (chunks == 1) return;
-  parallel_for(kept.numel, ceil_div(kTask, chunks), [&](std::int64_t first, std::int64_t last) {
+  parallel_for(kept.numel, divide_up(kTask, chunks), [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t k = first; k < last; ++k) {
       double sum = reduction_identity<double>(op);
       for (std::int64_t c = 0; c < chunks; ++c) {
@@ -214,7 +211,7 @@ void backward(Reduction op, const Tensor& grad, const Tensor& x, const Tensor& r
 void cumsum(const Tensor& x, int axis, bool reverse, Tensor& y) {
   check_cumsum(x, y);
   const AxisView view = axis_view(x.shape(), axis);
-  const std::int64_t blocks = ceil_div(view.inner, kColumns);
+  const std::int64_t blocks = divide_up(view.inner, kColumns);
   dispatch_floating("cumsum", x.dtype(), [&](auto element) {
     using T = decltype(element);
     const T* in = x.data<T>();

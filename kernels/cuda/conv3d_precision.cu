@@ -20,10 +20,7 @@ __global__ void conv3d_round_element_kernel(const float* from, std::int64_t coun
 }
 
 void round(const Tensor& from, Conv3dPrecision precision, Tensor& to) {
-  require_dtype(kOp, from, DType::f32);
-  require_dtype(kOp, to, DType::f32);
-  require_same_shape(kOp, from, to);
-  require_same_device(kOp, from, to);
+  check_round_operand(from, to);
   if (from.numel() == 0) return;
   dispatch_operand(precision, [&](auto element) {
     launch(kOp, conv3d_round_element_kernel<decltype(element)>, cover(from.numel()), from.device(),

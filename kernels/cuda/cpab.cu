@@ -36,48 +36,34 @@ __global__ void __launch_bounds__(64)
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kBlock) cpab_forward_point_kernel(FlowInput in, float* output) {
   CINNABAR_SHARED(float4, table, kSharedFours);
-  for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
-    const BlockField<D> field = load_field<D>(in, n, table);
-    const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x) * (kBlock * kPointsPerThread) + threadIdx.x;
-    for (int k = 0; k < kPointsPerThread; ++k) {
-      const std::int64_t p = first + k * kBlock;
-      if (p >= in.count) break;
-      float point[D];
-      if (read_point<D>(in, n, p, point)) {
-        auto walk = make_walk<D, kSteps>(in.steps);
-        CpabMove<float, D> move;
-        walk.start(field, point);
-        while (walk.next(field, move)) {
-        }
-        walk.finish(in.grid, point);
-      } else {
+  visit_points<D>(in, table,
+                  [&](const BlockField<D>& field, std::int64_t n, std::int64_t p, float* point, bool number) {
+                    if (number) {
+                      auto walk = make_walk<D, kSteps>(in.steps);
+                      CpabMove<float, D> move;
+                      walk.start(field, point);
+                      while (walk.next(field, move)) {
+                      }
+                      walk.finish(in.grid, point);
+                    } else {
 #pragma unroll
-        for (int a = 0; a < D; ++a) point[a] = nanf("");
-      }
+                      for (int a = 0; a < D; ++a) point[a] = nanf("");
+                    }
 #pragma unroll
-      for (int a = 0; a < D; ++a) output[(n * in.count + p) * D + a] = point[a];
-    }
-  }
+                    for (int a = 0; a < D; ++a) output[(n * in.count + p) * D + a] = point[a];
+                  });
 }
 
 // budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kBlock) cpab_log_determinant_point_kernel(FlowInput in, float* output) {
   CINNABAR_SHARED(float4, table, kSharedFours);
-  for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
-    const BlockField<D> field = load_field<D>(in, n, table);
-    const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x) * (kBlock * kPointsPerThread) + threadIdx.x;
-    for (int k = 0; k < kPointsPerThread; ++k) {
-      const std::int64_t p = first + k * kBlock;
-      if (p >= in.count) break;
-      float point[D];
-      const bool number = read_point<D>(in, n, p, point);
-      auto walk = make_walk<D, kSteps>(in.steps);
-      output[n * in.count + p] = number ? cpab_walk_log_determinant<float, D>(walk, field, point) : nanf("");
-    }
-  }
+  visit_points<D>(in, table,
+                  [&](const BlockField<D>& field, std::int64_t n, std::int64_t p, float* point, bool number) {
+                    auto walk = make_walk<D, kSteps>(in.steps);
+                    output[n * in.count + p] =
+                        number ? cpab_walk_log_determinant<float, D>(walk, field, point) : nanf("");
+                  });
 }
 
 // budget: <=64 registers, 0 B shared, 128 threads, occupancy >= 0.5

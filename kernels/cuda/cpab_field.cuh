@@ -101,4 +101,23 @@ __device__ __forceinline__ bool read_point(const FlowInput& in, std::int64_t n, 
   return number;
 }
 
+/// Calls visit(field, n, p, point, number) for the block's points of every batch entry; `number` says that no
+/// coordinate is NaN. All threads must call.
+template <int D, class Visit>
+__device__ __forceinline__ void visit_points(const FlowInput& in, SharedPointer<float4> table,
+                                             const Visit& visit) {
+  for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
+    const BlockField<D> field = load_field<D>(in, n, table);
+    const std::int64_t first =
+        static_cast<std::int64_t>(blockIdx.x) * (kFlowBlock * kPointsPerThread) + threadIdx.x;
+    for (int k = 0; k < kPointsPerThread; ++k) {
+      const std::int64_t p = first + k * kFlowBlock;
+      if (p >= in.count) break;
+      float point[D];
+      const bool number = read_point<D>(in, n, p, point);
+      visit(field, n, p, point, number);
+    }
+  }
+}
+
 }  // namespace cinnabar::cuda

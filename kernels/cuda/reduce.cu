@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "engine/divide_up.hpp"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/reduce_math.hpp"
 
@@ -192,10 +193,6 @@ __global__ void cumsum_block_kernel(const float* x, AxisView view, bool reverse,
   }
 }
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
-
 bool fits_32_bit(const Tensor& x) {
   return x.numel() <= std::numeric_limits<std::int32_t>::max();
 }
@@ -236,11 +233,11 @@ void forward(Reduction op, const Tensor& x, const Tensor& reference, double scal
                 0,
                 0};
   const bool thread_each = thread_per_output(source);
-  const std::int64_t wanted = ceil_div(thread_each ? kWantedThreads : kWantedBlocks, axes.kept.numel);
-  const std::int64_t useful = ceil_div(axes.reduced.numel, thread_each ? kThreadChunk : kBlockChunk);
+  const std::int64_t wanted = divide_up(thread_each ? kWantedThreads : kWantedBlocks, axes.kept.numel);
+  const std::int64_t useful = divide_up(axes.reduced.numel, thread_each ? kThreadChunk : kBlockChunk);
   const std::int64_t limit = std::max<std::int64_t>(1, std::min({wanted, useful, kMaxChunks}));
-  source.chunk = std::max<std::int64_t>(1, ceil_div(axes.reduced.numel, limit));
-  source.chunks = std::max<std::int64_t>(1, ceil_div(axes.reduced.numel, source.chunk));
+  source.chunk = std::max<std::int64_t>(1, divide_up(axes.reduced.numel, limit));
+  source.chunks = std::max<std::int64_t>(1, divide_up(axes.reduced.numel, source.chunk));
   const bool narrow = fits_32_bit(x);
   if (source.chunks == 1) {
     reduce_once(op, source, thread_each, narrow, scale, output);
