@@ -4,6 +4,10 @@
 
 #include "engine/divide_up.hpp"
 
+// GCC notes that functions return such vectors in another way where the CPU has AVX-512. None is called from another
+// file.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 namespace cinnabar::cpu {
 
 /// One number for each of as many channels as fit into a cache line, which with AVX-512 is a register.

@@ -3,9 +3,11 @@
 
 #include "kernels/conv3d.hpp"
 
+#include "engine/divide_up.hpp"
 #include "kernels/conv3d_choice.hpp"
 #include "kernels/conv3d_precision.hpp"
 #include "kernels/cuda/conv3d_backends.hpp"
+#include "kernels/smooth_number.hpp"
 
 namespace cinnabar::cuda {
 namespace {
@@ -28,8 +30,41 @@ Tensor operand_for(Conv3dBackend backend, const Tensor& operand, Conv3dPrecision
   return backend == Conv3dBackend::mma ? operand : rounded_operand(operand, precision);
 }
 
-Conv3dBackend by_rule(Device device, Conv3dPrecision precision) {
-  return conv3d_has_mma(device, precision) ? Conv3dBackend::mma : Conv3dBackend::direct;
+constexpr std::int64_t kFftVoxels = 48 * 48 * 48;  // of larger inputs the spectra of a few images may fill the memory
+
+double number(std::int64_t value) {
+  return static_cast<double>(value);
+}
+
+/// Costs of one image, in multiply-adds at the rate of a GPU's fp32 units. Half of that rate is reached by direct
+/// products and by cuBLAS, and a byte moved counts as 7: on Titan Xp to H200 the ratio is 6 to 12.
+constexpr double kRate = 0.5;
+constexpr double kByte = 7.0;
+
+/// Of all taps, in tiles of 8, 16, 32 or a multiple of 64 channels; lower ones read more for every product.
+double direct_cost(const Conv3dShape& s) {
+  std::int64_t rows = 8;
+  while (rows < s.out_channels && rows < 64) rows *= 2;
+  const double tiles = number(divide_up(s.out_channels, rows)) * (number(rows) + 24.0);
+  return number(s.groups * s.depth() * s.out_volume()) * tiles / kRate;
+}
+
+/// Of whole transforms: about 50 bytes a voxel and channel for padding, transforming and transposing, the complex
+/// products, and the weights' spectra, made once for some images.
+double fft_cost(const Conv3dShape& s) {
+  constexpr double kImages = 32.0;
+  double voxels = 1.0;
+  for (const Conv3dAxis& axis : s.axis) voxels *= number(next_smooth_number(axis.in + axis.padding));
+  const double channels = number(s.in_channels + s.out_channels), pairs = number(s.in_channels * s.out_channels);
+  return number(s.groups) * voxels * (50.0 * kByte * channels + pairs * (2.0 / kRate + 24.0 * kByte / kImages));
+}
+
+/// The way that costs least, by the shapes of an image alone, so that it is the same in every batch.
+Conv3dBackend by_rule(Device device, Conv3dPrecision precision, const Conv3dShape& shape) {
+  if (conv3d_has_mma(device, precision)) return Conv3dBackend::mma;
+  const bool by_fft = conv3d_is_eligible(Conv3dBackend::fft, device, shape) && shape.in_volume() <= kFftVoxels &&
+                      fft_cost(shape) < direct_cost(shape);
+  return by_fft ? Conv3dBackend::fft : Conv3dBackend::direct;
 }
 
 /// Computes a pass by run(table, a, b), where a and b are the operands as the table takes them.
@@ -40,7 +75,7 @@ void compute(Conv3dPass pass, const Conv3dShape& shape, const Tensor& left, cons
     run(table_of(backend), operand_for(backend, left, options.precision),
         operand_for(backend, right, options.precision));
   };
-  const Conv3dBackend rule = by_rule(left.device(), options.precision);
+  const Conv3dBackend rule = by_rule(left.device(), options.precision, shape);
   run_by(shape.batch == 0 ? rule : choose_conv3d_backend(options, rule, pass, shape, left, run_by));
 }
 

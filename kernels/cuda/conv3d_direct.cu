@@ -7,7 +7,7 @@
 // images; a second kernel adds the ranges' sums in order. Weights are packed first, channels written fastest,
 // for loads of whole rows. Shared memory: two stages of both tiles, 12.8 KB (14.8 KB for weights); the next
 // stage is loaded while this one is multiplied, so one barrier a stage. Launch: 128 threads with 8 x 8
-// results each; up to 8 channels take blocks of 8 x 128. Limiting resource: fp32 arithmetic; a thread reads
+// results each; up to 32, 16 and 8 channels take lower blocks, of 32, 16 and 8 x 128. Limiting resource: fp32 arithmetic; a thread reads
 // 16 floats from shared memory for 64 multiply-adds. Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/conv3d.hpp"
@@ -18,13 +18,18 @@
 namespace cinnabar::cuda {
 namespace {
 
-constexpr int kSmallRows = 8;  // up to so many rows take the small tile
+template <int kRowsEach>
+TileKernels tiles() {
+  return {kRows<kRowsEach>, kDepth, conv3d_gather_tile_kernel<kRowsEach>,
+          conv3d_backward_weight_tile_kernel<kRowsEach>};
+}
 
+/// The lowest tile that holds all rows, or the highest there is.
 TileKernels tiles_for(std::int64_t rows) {
-  if (rows <= kSmallRows) {
-    return {kRows<1>, kDepth, conv3d_gather_tile_kernel<1>, conv3d_backward_weight_tile_kernel<1>};
-  }
-  return {kRows<8>, kDepth, conv3d_gather_tile_kernel<8>, conv3d_backward_weight_tile_kernel<8>};
+  if (rows <= kRows<1>) return tiles<1>();
+  if (rows <= kRows<2>) return tiles<2>();
+  if (rows <= kRows<4>) return tiles<4>();
+  return tiles<8>();
 }
 
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "engine/divide_up.hpp"
 #include "kernels/cuda/conv3d_backends.hpp"
 #include "kernels/cuda/conv3d_spectra.cuh"
 #include "kernels/cuda/vendor/blas.hpp"
@@ -25,6 +26,7 @@ namespace {
 constexpr const char* kOp = "conv3d";
 constexpr std::int64_t kImageBytes = std::int64_t{1} << 30;   // of the images' scratch memory
 constexpr std::int64_t kWeightBytes = std::int64_t{1} << 28;  // of the weights' spectra
+constexpr std::int64_t kProductImages = 32;  // of a product, always: cuBLAS rounds differently where extents differ
 
 Tensor complex_scratch(std::int64_t count, Device device) {
   return Tensor::empty({count, 2}, DType::f32, device);
@@ -34,10 +36,12 @@ Complex* complex(Tensor& tensor) {
   return reinterpret_cast<Complex*>(tensor.data<float>());
 }
 
-void transpose(const Complex* from, std::int64_t rows, std::int64_t columns, Device device, Complex* to) {
+/// to [columns][rows] = from [rows][columns], each with a distance from row to row.
+void transpose(const Complex* from, std::int64_t from_pitch, std::int64_t rows, std::int64_t columns,
+               Device device, std::int64_t to_pitch, Complex* to) {
   LaunchShape shape = cover_rows(columns, (rows + kTile - 1) / kTile, kTile);
   shape.block = dim3(kTile, kTileRows);
-  launch(kOp, conv3d_transpose_tile_kernel, shape, device, from, rows, columns, to);
+  launch(kOp, conv3d_transpose_tile_kernel, shape, device, from, from_pitch, rows, columns, to_pitch, to);
 }
 
 /// Transforms along one axis: out[a][j][b] = sum over i of in[a][i][b] factor[i][j].
@@ -82,7 +86,7 @@ class Transforms {
     for (std::int64_t first = 0; first < s_.batch; first += images_) {
       const std::int64_t images = std::min(images_, s_.batch - first);
       const Tensor in = read(source, from, first, images);
-      Tensor out = complex_scratch(grid_.frequencies() * images * s_.groups * to.channels, device_);
+      Tensor out = complex_scratch(grid_.frequencies() * image_rows(images) * s_.groups * to.channels, device_);
       for (std::int64_t d = 0; d < grid_.extent[0]; d += planes_) {
         const std::int64_t planes = std::min(planes_, grid_.extent[0] - d);
         fill_weight_spectra(by_depth, d, planes, backwards ? -1 : 1, spectra);
@@ -133,6 +137,11 @@ class Transforms {
     if (output) return {s_.out_channels, {s_.axis[0].out, s_.axis[1].out, s_.axis[2].out}};
     return {s_.in_channels, {s_.axis[0].in, s_.axis[1].in, s_.axis[2].in}};
   }
+  /// Rows of images' spectra, so that they can be multiplied kProductImages at a time; those beyond the images
+  /// hold anything, and so do their products.
+  static std::int64_t image_rows(std::int64_t images) {
+    return divide_up(images, kProductImages) * kProductImages;
+  }
   /// Frequencies of one plane along D.
   std::int64_t plane() const { return grid_.extent[1] * grid_.half(); }
 
@@ -172,7 +181,7 @@ class Transforms {
              false, complex(spectra));
   }
 
-  /// Spectra [frequencies][images][groups, channels] of images [first, first + images).
+  /// Spectra [frequencies][image_rows(images)][groups, channels] of images [first, first + images).
   Tensor read(const Tensor& source, const Side& from, std::int64_t first, std::int64_t images) const {
     const std::int64_t volumes = images * s_.groups * from.channels;
     Tensor padded = Tensor::empty({volumes, grid_.voxels()}, DType::f32, device_);
@@ -181,8 +190,10 @@ class Transforms {
            volumes, padded.data<float>());
     Tensor by_volume = complex_scratch(volumes * grid_.frequencies(), device_);
     vendor::fft_forward(device_, fft_shape(volumes), padded.data<float>(), by_volume.data<float>());
-    Tensor result = complex_scratch(volumes * grid_.frequencies(), device_);
-    transpose(complex(by_volume), volumes, grid_.frequencies(), device_, complex(result));
+    const std::int64_t pitch = image_rows(images) * s_.groups * from.channels;
+    Tensor result = complex_scratch(pitch * grid_.frequencies(), device_);
+    transpose(complex(by_volume), grid_.frequencies(), volumes, grid_.frequencies(), device_, pitch,
+              complex(result));
     return result;
   }
 
@@ -190,7 +201,8 @@ class Transforms {
              const Epilogue& epilogue, bool backwards, Tensor& target) const {
     const std::int64_t volumes = images * s_.groups * to.channels;
     Tensor by_volume = complex_scratch(volumes * grid_.frequencies(), device_);
-    transpose(complex(spectra), grid_.frequencies(), volumes, device_, complex(by_volume));
+    transpose(complex(spectra), image_rows(images) * s_.groups * to.channels, grid_.frequencies(), volumes,
+              device_, grid_.frequencies(), complex(by_volume));
     Tensor real = Tensor::empty({volumes, grid_.voxels()}, DType::f32, device_);
     vendor::fft_inverse(device_, fft_shape(volumes), by_volume.data<float>(), real.data<float>());
     // Output o is the circular result at o - padding, input i that at i + padding.
@@ -215,21 +227,24 @@ class Transforms {
                 Tensor& to) const {
     vendor::ComplexGemm product;
     product.transpose_b = !backwards;
-    product.m = images;
+    product.m = kProductImages;
     product.n = to_channels;
     product.k = from_channels;
     product.batch = count;
     product.row_a = s_.groups * from_channels;
     product.row_b = s_.in_channels;
     product.row_output = s_.groups * to_channels;
-    product.stride_a = images * product.row_a;
+    product.stride_a = image_rows(images) * product.row_a;
     product.stride_b = pairs_;
-    product.stride_output = images * product.row_output;
+    product.stride_output = image_rows(images) * product.row_output;
     for (std::int64_t g = 0; g < s_.groups; ++g) {
-      product.a = from.data<float>() + 2 * (first * product.stride_a + g * from_channels);
       product.b = weights.data<float>() + 2 * (g * s_.out_channels * s_.in_channels);
-      product.output = to.data<float>() + 2 * (first * product.stride_output + g * to_channels);
-      vendor::run(product, device_);
+      for (std::int64_t n = 0; n < images; n += kProductImages) {
+        product.a = from.data<float>() + 2 * (first * product.stride_a + n * product.row_a + g * from_channels);
+        product.output =
+            to.data<float>() + 2 * (first * product.stride_output + n * product.row_output + g * to_channels);
+        vendor::run(product, device_);
+      }
     }
   }
 
@@ -245,8 +260,8 @@ class Transforms {
     product.row_a = s_.groups * s_.out_channels;
     product.row_b = s_.groups * s_.in_channels;
     product.row_output = s_.in_channels;
-    product.stride_a = images * product.row_a;
-    product.stride_b = images * product.row_b;
+    product.stride_a = image_rows(images) * product.row_a;
+    product.stride_b = image_rows(images) * product.row_b;
     product.stride_output = pairs_;
     for (std::int64_t g = 0; g < s_.groups; ++g) {
       product.a = y.data<float>() + 2 * (first * product.stride_a + g * s_.out_channels);

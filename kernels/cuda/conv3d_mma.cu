@@ -1,8 +1,8 @@
 // Convolution on tensor cores: the implicit matrix products of conv3d_direct.cu with operands rounded to
 // tf32, fp16 or bf16 and sums in f32.
 // Work split: as there, tiles of 64 channels x 128 positions (or weights); each of the four warps of a block
-// owns 32 x 64 results, as 2 x 8 products of mma_tile(). Up to 16 channels take tiles of 16 x 128, a warp
-// 16 x 32. The depth goes by 16 operands. They are loaded as f32 and rounded on their way to shared memory,
+// owns 32 x 64 results, as 2 x 8 products of mma_tile(). Up to 32 channels take tiles of 32 x 128, a warp
+// 32 x 32, and up to 16 of 16 x 128. The depth goes by 16 operands. They are loaded as f32 and rounded on their way to shared memory,
 // where a word holds one of tf32 or two of the others. Shared memory: two stages of both tiles, 26.0 KB in
 // tf32, 13.0 KB in fp16 and bf16 (2 KB more for weights), one barrier a stage. Launch: 128 threads. Limiting
 // resource: by count of instructions the gathering of operands, about 24 loads of floats a thread for 32
@@ -16,17 +16,18 @@
 namespace cinnabar::cuda {
 namespace {
 
-constexpr int kFewRows = 16;
-constexpr int kManyRows = 64;
+template <class Operand, int kTileRows>
+TileKernels tiles() {
+  return {kTileRows, kMmaDepth, conv3d_gather_mma_kernel<Operand, kTileRows>,
+          conv3d_backward_weight_mma_kernel<Operand, kTileRows>};
+}
 
+/// The lowest tile that holds all rows, or the highest there is.
 template <class Operand>
 TileKernels tiles_for(std::int64_t rows) {
-  if (rows <= kFewRows) {
-    return {kFewRows, kMmaDepth, conv3d_gather_mma_kernel<Operand, kFewRows>,
-            conv3d_backward_weight_mma_kernel<Operand, kFewRows>};
-  }
-  return {kManyRows, kMmaDepth, conv3d_gather_mma_kernel<Operand, kManyRows>,
-          conv3d_backward_weight_mma_kernel<Operand, kManyRows>};
+  if (rows <= 16) return tiles<Operand, 16>();
+  if (rows <= 32) return tiles<Operand, 32>();
+  return tiles<Operand, 64>();
 }
 
 /// Calls fn with a value-initialised operand of what the precision rounds to. Throws Error in fp32.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kMmaDepth = 16;  // of a stage, in operands
 
-/// A tile of 64 or 16 rows x kColumns among the four warps of a block, and how it lies in shared memory:
+/// A tile of 64, 32 or 16 rows x kColumns among the four warps of a block, and how it lies in shared memory:
 /// [word of the depth][row or column], 8 or 24 banks from word to word, so that the 32 words of a fragment,
 /// 4 of the depth x 8, lie in 32 banks.
 template <class Operand, int kTileRows>

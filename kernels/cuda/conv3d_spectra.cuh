@@ -73,10 +73,11 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-/// to [columns][rows] = from [rows][columns].
+/// to [columns][rows] = from [rows][columns], each with a distance from row to row.
 // budget: <=72 registers, 8448 B shared, 256 threads, occupancy >= 0.37
 __global__ void __launch_bounds__(kTile* kTileRows)
-    conv3d_transpose_tile_kernel(const Complex* from, std::int64_t rows, std::int64_t columns, Complex* to) {
+    conv3d_transpose_tile_kernel(const Complex* from, std::int64_t from_pitch, std::int64_t rows,
+                                 std::int64_t columns, std::int64_t to_pitch, Complex* to) {
   CINNABAR_SHARED(Complex, tile, kTile * (kTile + 1));
   const int lane = static_cast<int>(threadIdx.x);
   const std::int64_t column = std::int64_t{blockIdx.x} * kTile;
@@ -84,14 +85,14 @@ __global__ void __launch_bounds__(kTile* kTileRows)
        row += std::int64_t{gridDim.y} * kTile) {
     for (int r = static_cast<int>(threadIdx.y); r < kTile; r += kTileRows) {
       if (row + r < rows && column + lane < columns) {
-        tile[r * (kTile + 1) + lane] = from[(row + r) * columns + column + lane];
+        tile[r * (kTile + 1) + lane] = from[(row + r) * from_pitch + column + lane];
       }
     }
     __syncthreads();
     for (int c = static_cast<int>(threadIdx.y); c < kTile; c += kTileRows) {
       if (row + lane < rows && column + c < columns) {
         const Complex value = tile[lane * (kTile + 1) + c];
-        to[(column + c) * rows + row + lane] = value;
+        to[(column + c) * to_pitch + row + lane] = value;
       }
     }
     __syncthreads();
