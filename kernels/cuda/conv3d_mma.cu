@@ -71,7 +71,7 @@ int architecture_of_kernels([[maybe_unused]] Device device) {
 #else
   const DeviceScope scope(device);
   cudaFuncAttributes attributes{};
-  CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, kManyRows>));
+  CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, 64>));
   return attributes.ptxVersion;
 #endif
 }

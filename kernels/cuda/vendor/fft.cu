@@ -78,7 +78,7 @@ void run(Device device, const FftShape& shape, cufftType type, const Execute& ex
   const DeviceScope scope(device);
   const std::lock_guard lock(mutex);
   const Plan plan = cache().find(device, shape, type);
-  const Storage work(plan.work_bytes, device);  // freed in the stream's order, behind the transform
+  Storage work(plan.work_bytes, device);  // freed in the stream's order, behind the transform
   check_cufft(cufftSetWorkArea(plan.handle, work.data()), "cufftSetWorkArea", shape);
   check_cufft(cufftSetStream(plan.handle, static_cast<cudaStream_t>(current_stream(device))), "cufftSetStream",
               shape);
