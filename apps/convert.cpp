@@ -6,6 +6,7 @@
 #include "apps/network_options.hpp"
 #include "engine/error.hpp"
 #include "models/quicksilver_file.hpp"
+#include "models/quicksilver_widen.hpp"
 
 namespace cinnabar::apps {
 
@@ -16,6 +17,7 @@ struct ConvertOptions {
   std::string output;
   DType storage = DType::f32;
   bool correction = false;
+  std::int64_t features = 0;  ///< 0: as many as it has
 };
 
 void convert(const ConvertOptions& options) {
@@ -24,6 +26,7 @@ void convert(const ConvertOptions& options) {
   }
   LoadedQuicksilver loaded = load_quicksilver(options.input);
   if (options.correction) loaded.description.role = QuicksilverRole::correction;
+  if (options.features > 0) loaded.network = widened(*loaded.network, options.features);
   save_quicksilver(options.output, *loaded.network, loaded.description, options.storage);
   if (common_options().quiet) return;
   std::printf("%s: %s network with %lld features, %lld weights\n", options.output.c_str(),
@@ -37,12 +40,17 @@ void convert(const ConvertOptions& options) {
 void add_convert(CLI::App& app) {
   auto options = std::make_shared<ConvertOptions>();
   CLI::App* command = app.add_subcommand(
-      "convert", "Convert a network: the original's .pth.tar, or another storage of a .safetensors file");
+      "convert", "Convert a network: the original's .pth.tar, another storage, or more features for further training");
   command->add_option("input", options->input, "Network: .pth, .pth.tar or .safetensors")->required();
   command->add_option("output", options->output, "File to write: .safetensors")->required();
   add_storage_option(*command, options->storage);
   command->add_flag("--correction", options->correction,
                     "It is a correction network, which the original's files do not say");
+  command
+      ->add_option("--features", options->features,
+                   "Widen the network to so many features, a multiple of its own; it computes the same until it is "
+                   "trained further")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}));
   command->callback([options] { convert(*options); });
 }
 

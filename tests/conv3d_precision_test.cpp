@@ -121,7 +121,7 @@ TEST_P(Conv3dPrecisionOn, EveryBackendSumsTheProductsOfRoundedOperands) {
         const ConvCase rounded = with_precision(plain, precision);
         const auto expected = run_reference(rounded);
         for (const ConvCase& c : on_every_backend(device(), rounded)) {
-          expect_close(run_all(device(), DType::f32, c), expected, 2e-6, c);
+          expect_close(run_all(device(), DType::f32, c), expected, tolerance_of(c), c);
         }
       }
     }

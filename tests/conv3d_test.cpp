@@ -219,7 +219,7 @@ TEST_P(Conv3dOn, AgreesWithTheReferenceAssignsAndRepeats) {
       const auto expected = run_reference(plain);
       for (const ConvCase& c : on_every_backend(device(), plain)) {
         const auto found = run_all(device(), DType::f32, c);
-        expect_close(found, expected, 2e-6, c);
+        expect_close(found, expected, tolerance_of(c), c);
         const auto again = run_all(device(), DType::f32, c);
         for (std::size_t k = 0; k < 3; ++k) EXPECT_TRUE(same_values(found[k], again[k])) << k << " of " << c;
       }

@@ -9,6 +9,7 @@
 #include <iterator>
 
 #include "tests/devices.hpp"
+#include "tests/scratch_folder.hpp"
 
 namespace cinnabar {
 namespace {
@@ -276,13 +277,12 @@ TEST_F(SafeTensorsTest, EveryDamagedByteIsAcceptedOrRefusedCleanly) {
 class SafeTensorsOnDevice : public testing::OnDevice {};
 
 TEST_P(SafeTensorsOnDevice, TensorsOfAnyDeviceAreWritten) {
-  const std::filesystem::path path =
-      std::filesystem::path(CINNABAR_BINARY_DIR) / (std::string("device-") + GetParam() + ".safetensors");
+  const testing::ScratchFolder folder;
+  const std::filesystem::path path = folder / "tensors.safetensors";
   SafeTensors content;
   content.tensors["x"] = Tensor::from<float>({1, 2, 3}, {3}).to(device());
   save_safetensors(path, content);
   EXPECT_EQ(load_safetensors(path).tensors.at("x").to_vector<float>(), (std::vector<float>{1, 2, 3}));
-  std::filesystem::remove(path);
 }
 
 CINNABAR_ON_EACH_DEVICE(SafeTensorsOnDevice);

@@ -155,11 +155,22 @@ struct GatheredColumn {
   __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile) {
     const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + in_tile;
     exists = column < gather.columns;
+    if (exists) place_at(gather, group, place_of_column(gather, static_cast<int>(column)));
+  }
+  /// Of one image, a position of so many.
+  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int n, int position,
+                                            int positions) {
+    exists = position < positions;
     if (!exists) return;
+    ColumnPlace place = place_of_column(gather, position);
+    place.n = n;
+    place_at(gather, group, place);
+  }
+
+  __device__ __forceinline__ void place_at(const Gather& gather, int group, const ColumnPlace& place) {
     const GatherAxis& depth = gather.axis[0];
     const GatherAxis& height = gather.axis[1];
     const GatherAxis& width = gather.axis[2];
-    const ColumnPlace place = place_of_column(gather, static_cast<int>(column));
     voxel = ((place.z * depth.target_step + depth.target_first) * std::int64_t{height.target_extent} +
              place.y * height.target_step + height.target_first) *
                 width.target_extent +

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <vector>
 
 #include "kernels/cuda/conv3d_gather.cuh"
 #include "kernels/cuda/conv3d_weight.cuh"
@@ -95,12 +96,8 @@ void run_gather(const TileKernels& tiles, const Tensor& source, const Tensor& pa
          epilogue_math<float>(epilogue), gather, target.data<float>());
 }
 
-void tiled_forward(TilesForRows tiles_for, const Tensor& input, const Tensor& weight,
-                   const Epilogue& epilogue, const Conv3dOptions& options, Tensor& output) {
-  const Conv3dShape s = conv3d_shape(input, weight, output, options);
-  check_epilogue(epilogue, output);
-  check(input, s);
-  if (output.numel() == 0) return;
+/// What forward gathers from the input, but for the number of columns.
+Gather forward_gather(const Conv3dShape& s) {
   Gather gather{};
   for (int axis = 0; axis < 3; ++axis) gather.axis[axis] = forward_axis(s.axis[axis]);
   gather.channels = narrow(s.in_channels);
@@ -108,8 +105,39 @@ void tiled_forward(TilesForRows tiles_for, const Tensor& input, const Tensor& we
   gather.groups = narrow(s.groups);
   gather.source_volume = narrow(s.in_volume());
   gather.target_volume = narrow(s.out_volume());
+  return gather;
+}
+
+/// What backward_input gathers from the output's gradients: once for every residue of an input voxel's index.
+std::vector<Gather> backward_gathers(const Conv3dShape& s) {
+  Gather gather{};
+  gather.channels = narrow(s.out_channels);
+  gather.rows = narrow(s.in_channels);
+  gather.groups = narrow(s.groups);
+  gather.source_volume = narrow(s.out_volume());
+  gather.target_volume = narrow(s.in_volume());
+  std::vector<Gather> gathers;
+  for (std::int32_t z = 0; z < s.axis[0].stride; ++z) {
+    gather.axis[0] = backward_axis(s.axis[0], z);
+    for (std::int32_t y = 0; y < s.axis[1].stride; ++y) {
+      gather.axis[1] = backward_axis(s.axis[1], y);
+      for (std::int32_t x = 0; x < s.axis[2].stride; ++x) {
+        gather.axis[2] = backward_axis(s.axis[2], x);
+        gathers.push_back(gather);
+      }
+    }
+  }
+  return gathers;
+}
+
+void tiled_forward(TilesForRows tiles_for, const Tensor& input, const Tensor& weight,
+                   const Epilogue& epilogue, const Conv3dOptions& options, Tensor& output) {
+  const Conv3dShape s = conv3d_shape(input, weight, output, options);
+  check_epilogue(epilogue, output);
+  check(input, s);
+  if (output.numel() == 0) return;
   const TileKernels tiles = tiles_for(s.out_channels);
-  run_gather(tiles, input, pack_weight(weight, s, true, tiles), epilogue, gather, s.batch, output);
+  run_gather(tiles, input, pack_weight(weight, s, true, tiles), epilogue, forward_gather(s), s.batch, output);
 }
 
 void tiled_backward_input(TilesForRows tiles_for, const Tensor& grad_output, const Tensor& weight,
@@ -120,22 +148,15 @@ void tiled_backward_input(TilesForRows tiles_for, const Tensor& grad_output, con
   if (grad_input.numel() == 0) return;
   const TileKernels tiles = tiles_for(s.in_channels);
   const Tensor packed = pack_weight(weight, s, false, tiles);
-  Gather gather{};
-  gather.channels = narrow(s.out_channels);
-  gather.rows = narrow(s.in_channels);
-  gather.groups = narrow(s.groups);
-  gather.source_volume = narrow(s.out_volume());
-  gather.target_volume = narrow(s.in_volume());
-  for (std::int32_t z = 0; z < s.axis[0].stride; ++z) {
-    gather.axis[0] = backward_axis(s.axis[0], z);
-    for (std::int32_t y = 0; y < s.axis[1].stride; ++y) {
-      gather.axis[1] = backward_axis(s.axis[1], y);
-      for (std::int32_t x = 0; x < s.axis[2].stride; ++x) {
-        gather.axis[2] = backward_axis(s.axis[2], x);
-        run_gather(tiles, grad_output, packed, epilogue, gather, s.batch, grad_input);
-      }
-    }
+  for (const Gather& gather : backward_gathers(s)) {
+    run_gather(tiles, grad_output, packed, epilogue, gather, s.batch, grad_input);
   }
+}
+
+/// Adds up the sums of the parts, in order.
+void sum_parts(const Tensor& partial, std::int64_t parts, Tensor& grad_weight) {
+  launch(kOp, conv3d_sum_parts_weight_kernel, cover(grad_weight.numel()), grad_weight.device(),
+         partial.data<float>(), narrow(parts), grad_weight.numel(), grad_weight.data<float>());
 }
 
 void tiled_backward_weight(TilesForRows tiles_for, const Tensor& grad_output, const Tensor& input,
@@ -169,9 +190,7 @@ void tiled_backward_weight(TilesForRows tiles_for, const Tensor& grad_output, co
                              dim3(kThreads)};
   launch(kOp, tiles.backward_weight, launched, input.device(), grad_output.data<float>(), input.data<float>(),
          s, partial.data<float>());
-  if (parts == 1) return;
-  launch(kOp, conv3d_sum_parts_weight_kernel, cover(grad_weight.numel()), input.device(),
-         partial.data<float>(), narrow(parts), grad_weight.numel(), grad_weight.data<float>());
+  if (parts > 1) sum_parts(partial, parts, grad_weight);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/conv3d_backends.hpp"
 #include "kernels/cuda/conv3d_launch.cuh"
+#include "kernels/cuda/conv3d_slab_launch.cuh"
 
 namespace cinnabar::cuda {
 namespace {
@@ -42,27 +43,6 @@ void dispatch_mma(const Conv3dOptions& options, const Function& fn) {
   });
 }
 
-void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
-             const Conv3dOptions& options, Tensor& output) {
-  dispatch_mma(options, [&](auto operand) {
-    tiled_forward(tiles_for<decltype(operand)>, input, weight, epilogue, options, output);
-  });
-}
-
-void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
-                    const Conv3dOptions& options, Tensor& grad_input) {
-  dispatch_mma(options, [&](auto operand) {
-    tiled_backward_input(tiles_for<decltype(operand)>, grad_output, weight, epilogue, options, grad_input);
-  });
-}
-
-void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
-                     Tensor& grad_weight) {
-  dispatch_mma(options, [&](auto operand) {
-    tiled_backward_weight(tiles_for<decltype(operand)>, grad_output, input, options, grad_weight);
-  });
-}
-
 /// The architecture that the kernels in use on a device were compiled for; it may be below the device's own.
 template <class Operand>
 int architecture_of_kernels([[maybe_unused]] Device device) {
@@ -74,6 +54,34 @@ int architecture_of_kernels([[maybe_unused]] Device device) {
   CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, 64>));
   return attributes.ptxVersion;
 #endif
+}
+
+void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
+             const Conv3dOptions& options, Tensor& output) {
+  dispatch_mma(options, [&](auto operand) {
+    using Operand = decltype(operand);
+    if (slab_forward<Operand>(input, weight, epilogue, options, output)) return;
+    tiled_forward(tiles_for<Operand>, input, weight, epilogue, options, output);
+  });
+}
+
+void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilogue& epilogue,
+                    const Conv3dOptions& options, Tensor& grad_input) {
+  dispatch_mma(options, [&](auto operand) {
+    using Operand = decltype(operand);
+    if (slab_backward_input<Operand>(grad_output, weight, epilogue, options, grad_input)) return;
+    tiled_backward_input(tiles_for<Operand>, grad_output, weight, epilogue, options, grad_input);
+  });
+}
+
+void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
+                     Tensor& grad_weight) {
+  const bool has_tf32 = mma_is_compiled<TensorFloat32>(architecture_of_kernels<TensorFloat32>(input.device()));
+  dispatch_mma(options, [&](auto operand) {
+    using Operand = decltype(operand);
+    if (has_tf32 && slab_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
+    tiled_backward_weight(tiles_for<Operand>, grad_output, input, options, grad_weight);
+  });
 }
 
 }  // namespace

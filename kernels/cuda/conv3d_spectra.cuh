@@ -68,8 +68,9 @@ __global__ void __launch_bounds__(kBlock)
     const std::int64_t volume = first_volume + v;
     const std::int64_t index = volume * size + voxel;
     UniformCursor uniform;
-    target[index] =
-        epilogue_value(epilogue, volume % channels, index, scale * real[v * grid.voxels() + source], uniform);
+    // Rounded before a bias is added, as it is where the epilogue is a pass of its own.
+    const float result = __fmul_rn(scale, real[v * grid.voxels() + source]);
+    target[index] = epilogue_value(epilogue, volume % channels, index, result, uniform);
   }
 }
 
