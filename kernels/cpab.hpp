@@ -61,6 +61,9 @@ struct CpabShape {
   bool shared_points = false;  ///< points are [P, d]
 };
 
+/// Checks maps against the grid, and the options. Throws Error that names `op`.
+void cpab_check_field(const char* op, const Tensor& maps, const CpabGrid& grid, const CpabOptions& options);
+
 /// Checks maps and points against the grid and against `output`, which is [N, P, d] or without the last axis
 /// if `scalar`, and the options. Throws Error.
 CpabShape cpab_shape(const Tensor& maps, const Tensor& points, const CpabGrid& grid,

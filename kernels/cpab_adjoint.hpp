@@ -194,9 +194,12 @@ CINNABAR_HD T cpab_walk_log_determinant(Walk& walk, const Field& field, const T*
   return sum;
 }
 
-/// Walks from `point` and back: `adjoint` becomes the gradient with respect to the point.
-template <class T, int D, class Walk, class Field, class Sink>
-CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, T* adjoint, Sink& sink) {
+/// Walks from `point` and back: `adjoint` becomes the gradient with respect to the point. At the end of the
+/// way there `seed(end, adjoint)` sets it to the gradient with respect to the end, which it is told in domain
+/// units.
+template <class T, int D, class Walk, class Field, class Seed, class Sink>
+CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, const Seed& seed, T* adjoint,
+                                Sink& sink) {
   constexpr int kSegment = 32;
   constexpr int kSegments = CpabSegments<Walk>::kSegments;
   typename Walk::State saved[kSegments];
@@ -208,6 +211,9 @@ CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, 
     if (!walk.next(field, tape[moves % kSegment])) break;
     ++moves;
   }
+  T end[D];
+  walk.finish(field.grid, end);
+  seed(static_cast<const T*>(end), adjoint);
   std::int32_t next_cell = -1;
   T next_u[D] = {};
   for (int last = moves; last > 0;) {

@@ -101,8 +101,8 @@ __device__ __forceinline__ bool read_point(const FlowInput& in, std::int64_t n, 
   return number;
 }
 
-/// Calls visit(field, n, p, point, number) for the block's points of every batch entry; `number` says that no
-/// coordinate is NaN. All threads must call.
+/// Calls visit(field, n, p) for the block's points p of every batch entry n, and for those that a full block
+/// would have beyond the last one. All threads must call.
 template <int D, class Visit>
 __device__ __forceinline__ void visit_points(const FlowInput& in, SharedPointer<float4> table,
                                              const Visit& visit) {
@@ -110,14 +110,68 @@ __device__ __forceinline__ void visit_points(const FlowInput& in, SharedPointer<
     const BlockField<D> field = load_field<D>(in, n, table);
     const std::int64_t first =
         static_cast<std::int64_t>(blockIdx.x) * (kFlowBlock * kPointsPerThread) + threadIdx.x;
-    for (int k = 0; k < kPointsPerThread; ++k) {
-      const std::int64_t p = first + k * kFlowBlock;
-      if (p >= in.count) break;
-      float point[D];
-      const bool number = read_point<D>(in, n, p, point);
-      visit(field, n, p, point, number);
-    }
+    for (int k = 0; k < kPointsPerThread; ++k) visit(field, n, first + k * kFlowBlock);
   }
+}
+
+/// Moves a point to the end of its way.
+template <int D, bool kSteps>
+__device__ __forceinline__ void walk_to_end(const FlowInput& in, const BlockField<D>& field, float* point) {
+  auto walk = make_walk<D, kSteps>(in.steps);
+  CpabMove<float, D> move;
+  walk.start(field, point);
+  while (walk.next(field, move)) {
+  }
+  walk.finish(in.grid, point);
+}
+
+// budget: <=168 registers, 0 B shared, 64 threads, occupancy >= 0.1
+template <int D>
+__global__ void __launch_bounds__(64)
+    cpab_prepare_cell_kernel(CpabGrid grid, const float* maps, std::int64_t count, std::int32_t cells,
+                             int steps, float* records) {
+  const std::int64_t i = thread_index();
+  if (i >= count) return;
+  float record[CpabRecord<D>::kSize];
+  cpab_prepare<float, D>(grid, static_cast<std::int32_t>(i % cells), steps, maps + i * (D * (D + 1)), record);
+#pragma unroll
+  for (int k = 0; k < CpabRecord<D>::kSize; ++k) records[i * CpabRecord<D>::kSize + k] = record[k];
+}
+
+/// Calls fn(integral_constant of the number of axes).
+template <class Function>
+void dispatch_dims(int dims, const Function& fn) {
+  if (dims == 1) return fn(std::integral_constant<int, 1>{});
+  if (dims == 2) return fn(std::integral_constant<int, 2>{});
+  fn(std::integral_constant<int, 3>{});
+}
+
+/// For kernels that call visit_points.
+inline LaunchShape shape_of_flow(const FlowInput& in) {
+  LaunchShape shape = cover_rows(in.count, in.batch, kFlowBlock * kPointsPerThread);
+  shape.block = dim3(kFlowBlock);
+  return shape;
+}
+
+/// What a flow's kernels read of fields with `count` points each, all but the points.
+inline FlowInput flow_input(const char* op, const Tensor& maps, const CpabGrid& grid,
+                            const CpabOptions& options, std::int64_t count) {
+  require_dtype(op, maps, DType::f32);
+  const int steps = options.integrator == CpabIntegrator::steps ? options.steps : 0;
+  return {grid, nullptr, maps.data<float>(), nullptr, maps.shape(0), maps.shape(1), count, false, steps};
+}
+
+/// The records of all cells; sets in.records, and is to be kept as long.
+inline Tensor prepare_records(const char* op, FlowInput& in, Device device) {
+  Tensor records;
+  dispatch_dims(in.grid.dims, [&](auto dims) {
+    constexpr int D = decltype(dims)::value;
+    records = Tensor::empty({in.batch * in.cells, CpabRecord<D>::kSize}, DType::f32, device);
+    launch(op, cpab_prepare_cell_kernel<D>, cover(in.batch * in.cells, 64), device, in.grid, in.maps,
+           in.batch * in.cells, static_cast<std::int32_t>(in.cells), in.steps, records.data<float>());
+  });
+  in.records = records.data<float>();
+  return records;
 }
 
 }  // namespace cinnabar::cuda
