@@ -89,7 +89,7 @@ Tensor cpab_grid_points(const std::vector<std::int64_t>& counts, bool corners, D
     std::int64_t index = p;
     for (std::int64_t a = 0; a < d; ++a) {
       const std::int64_t count = counts[static_cast<std::size_t>(d - 1 - a)];
-      points.data<double>()[p * d + a] = (base_coordinate<double>(index % count, count, corners) + 1.0) * 0.5;
+      points.data<double>()[p * d + a] = unit_coordinate<double>(index % count, count, corners);
       index /= count;
     }
   }

@@ -12,9 +12,8 @@ namespace cinnabar {
 /// of its outer voxels (options.align_corners) or between its outer faces (otherwise); interpolation and
 /// boundary rule are those of kernels/grid_sample.hpp, on an axis y of one voxel in 1-D.
 ///
-/// The grid of moved points is never made as a whole: the image is worked off in slabs of about 2^18 points
-/// along its outermost axis, and the backward pass computes each slab's points again. So the memory needed
-/// beside image and result does not grow with the image. Differentiable in image and theta.
+/// One kernel follows the flow and samples (kernels/cpab_sample.hpp): the grid of moved points is never made,
+/// and the backward pass follows the flow again. Differentiable in image and theta.
 Variable cpab_sample(const Variable& image, const Variable& theta, const CpabSpace& space,
                      const GridSampleOptions& options = {}, const CpabOptions& flow = {});
 

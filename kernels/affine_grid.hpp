@@ -31,4 +31,12 @@ CINNABAR_HD T base_coordinate(std::int64_t i, std::int64_t size, bool align_corn
   return static_cast<T>(2 * i + 1 - size) / static_cast<T>(size);
 }
 
+/// The same from 0 to 1; 0.5 on an axis of one voxel.
+template <class T>
+CINNABAR_HD T unit_coordinate(std::int64_t i, std::int64_t size, bool align_corners) {
+  if (size == 1) return T(0.5);
+  if (align_corners) return static_cast<T>(i) / static_cast<T>(size - 1);
+  return static_cast<T>(2 * i + 1) / static_cast<T>(2 * size);
+}
+
 }  // namespace cinnabar
