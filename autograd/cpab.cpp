@@ -1,5 +1,6 @@
 #include "autograd/cpab.hpp"
 
+#include "autograd/cpab_nodes.hpp"
 #include "autograd/layout.hpp"
 #include "autograd/matmul.hpp"
 #include "autograd/reduce.hpp"
@@ -20,24 +21,43 @@ Tensor result_for(const Tensor& points, const Tensor& maps, bool scalar) {
 }  // namespace
 
 CpabSpace::CpabSpace(const std::vector<std::int32_t>& boxes, const CpabConstraints& constraints, DType dtype,
-                     Device device)
-    : basis_(std::make_shared<const CpabBasis>(CpabTessellation(boxes), constraints)) {
-  const Tensor& maps = basis_->maps();
-  const std::int64_t entries = basis_->tessellation().cells() * dims() * (dims() + 1);
-  maps_ = maps.reshape({dim(), entries}).to(dtype).to(device);
+                     Device device, CpabParameters parameters)
+    : tessellation_(boxes),
+      constraints_(constraints),
+      dtype_(dtype),
+      device_(device),
+      parameters_(parameters) {
+  if (parameters == CpabParameters::nodal) {
+    const Tensor places = cpab_node_places(tessellation_, constraints);
+    for (const std::int32_t place : places.to_vector<std::int32_t>()) dim_ += place >= 0 ? 1 : 0;
+    places_ = places.to(device);
+    return;
+  }
+  basis_ = std::make_shared<const CpabBasis>(tessellation_, constraints);
+  dim_ = basis_->dim();
+  const std::int64_t entries = tessellation_.cells() * dims() * (dims() + 1);
+  maps_ = basis_->maps().reshape({dim_, entries}).to(dtype).to(device);
+}
+
+const CpabBasis& CpabSpace::basis() const {
+  CINNABAR_CHECK(basis_ != nullptr, "cpab", "a space of nodal parameters has no orthonormal basis");
+  return *basis_;
 }
 
 Variable CpabSpace::maps(const Variable& theta) const {
   const Tensor& value = theta.value();
   CINNABAR_CHECK(value.rank() == 2 && value.shape(1) == dim(), "cpab", "needs theta [N, ", dim(), "], got ",
                  value);
-  const Shape shape{value.shape(0), basis_->tessellation().cells(), dims(), dims() + 1};
+  if (parameters_ == CpabParameters::nodal) return cpab_maps_of_nodes(theta, places_, grid());
+  const Shape shape{value.shape(0), tessellation_.cells(), dims(), dims() + 1};
   return reshape(matmul(theta, Variable(maps_)), shape);
 }
 
 Tensor CpabSpace::sample_prior(std::int64_t count, double length, double variance,
                                const RandomSequence& sequence) const {
-  return basis_->sample_prior(count, length, variance, sequence).to(dtype()).to(device());
+  const auto basis = basis_ != nullptr ? basis_ : std::make_shared<CpabBasis>(tessellation_, constraints_);
+  const Tensor theta = basis->sample_prior(count, length, variance, sequence);
+  return (basis_ != nullptr ? theta : cpab_nodal_theta(*basis, theta)).to(dtype()).to(device());
 }
 
 Variable cpab_flow_of_maps(const Variable& points, const Variable& maps, const CpabGrid& grid,

@@ -6,8 +6,17 @@
 
 namespace cinnabar {
 
-/// A space of CPAB fields on one device and in one dtype, ready for flows. theta are coordinates in its
-/// orthonormal basis (kernels/cpab_basis.hpp); theta = 0 is the identity.
+/// What theta stands for.
+enum class CpabParameters {
+  /// Coordinates in the orthonormal basis of kernels/cpab_basis.hpp. Each moves all of the domain.
+  orthonormal,
+  /// Velocities of the free vertices (kernels/cpab_nodes.hpp). Each moves the cells around its vertex, so
+  /// spaces may
+  /// have many more of them. Not for constraints that tie vertices together.
+  nodal,
+};
+
+/// A space of CPAB fields on one device and in one dtype, ready for flows; theta = 0 is the identity.
 ///
 ///   CpabSpace space({3, 3});                                      // 3 x 3 boxes, closed domain
 ///   Variable theta(Tensor::zeros({1, space.dim()}), true);
@@ -15,24 +24,36 @@ namespace cinnabar {
 class CpabSpace {
  public:
   explicit CpabSpace(const std::vector<std::int32_t>& boxes, const CpabConstraints& constraints = {},
-                     DType dtype = DType::f32, Device device = Device::cpu());
+                     DType dtype = DType::f32, Device device = Device::cpu(),
+                     CpabParameters parameters = CpabParameters::orthonormal);
 
-  std::int64_t dim() const { return basis_->dim(); }
-  int dims() const { return basis_->tessellation().dims(); }
-  const CpabGrid& grid() const { return basis_->tessellation().grid(); }
-  const CpabBasis& basis() const { return *basis_; }
-  Device device() const { return maps_.device(); }
-  DType dtype() const { return maps_.dtype(); }
+  std::int64_t dim() const { return dim_; }
+  int dims() const { return tessellation_.dims(); }
+  const CpabGrid& grid() const { return tessellation_.grid(); }
+  const CpabTessellation& tessellation() const { return tessellation_; }
+  CpabParameters parameters() const { return parameters_; }
+  /// The orthonormal basis. Throws Error for nodal parameters, which do without it.
+  const CpabBasis& basis() const;
+  Device device() const { return device_; }
+  DType dtype() const { return dtype_; }
 
   /// theta [N, dim] to the maps [N, cells, d, d+1] that the kernels take. Differentiable.
   Variable maps(const Variable& theta) const;
-  /// [count, dim] random fields that are smooth over `length` (domain units), see CpabBasis::sample_prior.
+  /// [count, dim] random fields that are smooth over `length` (domain units), see CpabBasis::sample_prior;
+  /// the same fields for either kind of parameters.
   Tensor sample_prior(std::int64_t count, double length, double variance,
                       const RandomSequence& sequence) const;
 
  private:
-  std::shared_ptr<const CpabBasis> basis_;
-  Tensor maps_;  ///< [dim, cells d (d+1)]
+  CpabTessellation tessellation_;
+  CpabConstraints constraints_;
+  DType dtype_;
+  Device device_;
+  CpabParameters parameters_;
+  std::int64_t dim_ = 0;
+  std::shared_ptr<const CpabBasis> basis_;  ///< for orthonormal parameters
+  Tensor maps_;                             ///< [dim, cells d (d+1)]; for orthonormal parameters
+  Tensor places_;                           ///< [vertices, d]; for nodal parameters
 };
 
 /// Points moved by the flow of theta over unit time: [N, P, d] from points [P, d], the same for all of the

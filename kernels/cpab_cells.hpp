@@ -288,4 +288,37 @@ CINNABAR_HD void cpab_corner(int parity, int type, int k, T* u) {
   }
 }
 
+/// Number of corner k of a cell among the vertices: first the corners of all boxes, x fastest, then in 2-D
+/// the centres.
+template <int D>
+CINNABAR_HD std::int32_t cpab_vertex(const CpabGrid& grid, const std::int32_t* box, int parity, int type,
+                                     int k) {
+  if constexpr (D == 2) {
+    if (k == 0) return (grid.boxes[0] + 1) * (grid.boxes[1] + 1) + box[0] + grid.boxes[0] * box[1];
+  }
+  float u[D];
+  cpab_corner<float, D>(parity, type, k, u);
+  std::int32_t index = 0;
+  CINNABAR_UNROLL
+  for (int a = D - 1; a >= 0; --a)
+    index = index * (grid.boxes[a] + 1) + box[a] + static_cast<std::int32_t>(u[a]);
+  return index;
+}
+
+/// Barycentric coordinate of corner k of a cell as a function of [u; 1]: d + 1 weights. A field with
+/// velocities v_k at its corners is their sum of v_k times this.
+template <class T, int D>
+CINNABAR_HD void cpab_corner_weights(int parity, int type, int k, T* weights) {
+  T corner[D];
+  cpab_corner<T, D>(parity, type, k, corner);
+  for (int face = 0; face <= D; ++face) {
+    const CpabFace<T, D> plane = cpab_face<T, D>(parity, type, face);
+    const T height = plane(corner);
+    if (height == T(0)) continue;  // all faces but the opposite one hold the corner
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) weights[a] = plane.normal[a] / height;
+    weights[D] = plane.offset / height;
+  }
+}
+
 }  // namespace cinnabar

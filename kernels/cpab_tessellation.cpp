@@ -18,18 +18,6 @@ std::int64_t fields_of(const Tensor& tensor, const Shape& field) {
   return lead == 1 ? tensor.shape(0) : 1;
 }
 
-template <int D>
-std::int64_t corner_vertex(const CpabGrid& grid, const std::array<std::int32_t, 3>& box, int type, int k) {
-  const std::int64_t nx = grid.boxes[0];
-  const std::int64_t ny = grid.boxes[1];
-  if (D == 2 && k == 0) return (nx + 1) * (ny + 1) + box[0] + nx * box[1];
-  std::array<double, 3> u{};
-  cpab_corner<double, D>((box[0] + box[1] + box[2]) & 1, type, k, u.data());
-  std::array<std::int64_t, 3> at{};
-  for (std::size_t a = 0; a < D; ++a) at[a] = box[a] + static_cast<std::int64_t>(u[a]);
-  return at[0] + (nx + 1) * (at[1] + (ny + 1) * at[2]);
-}
-
 }  // namespace
 
 CpabTessellation::CpabTessellation(const std::vector<std::int32_t>& boxes) {
@@ -74,7 +62,8 @@ void CpabTessellation::build() {
     const auto box = static_cast<std::int32_t>(c / kCpabCellsPerBox<D>);
     const std::array<std::int32_t, 3> at{box % n[0], box / n[0] % n[1], box / n[0] / n[1]};
     for (int k = 0; k <= D; ++k) {
-      members.push_back(corner_vertex<D>(grid_, at, static_cast<int>(c % kCpabCellsPerBox<D>), k));
+      members.push_back(cpab_vertex<D>(grid_, at.data(), (at[0] + at[1] + at[2]) & 1,
+                                       static_cast<int>(c % kCpabCellsPerBox<D>), k));
     }
     for (std::size_t a = 0; a < D; ++a) box_corners.push_back(at[a]);
   }

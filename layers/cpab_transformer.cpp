@@ -7,8 +7,9 @@
 namespace cinnabar {
 
 CpabTransformer::CpabTransformer(const std::vector<std::int32_t>& boxes, const CpabConstraints& constraints,
-                                 const CpabOptions& options, DType dtype, Device device)
-    : space_(boxes, constraints, dtype, device), options_(options) {}
+                                 const CpabOptions& options, DType dtype, Device device,
+                                 CpabParameters parameters)
+    : space_(boxes, constraints, dtype, device, parameters), options_(options) {}
 
 Variable CpabTransformer::grid(const Variable& theta, const Shape& spatial) const {
   CINNABAR_CHECK(spatial.rank() == space_.dims(), "cpab_transformer", "a field of ", space_.dims(),

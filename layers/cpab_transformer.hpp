@@ -17,7 +17,8 @@ class CpabTransformer {
   /// Arguments are those of CpabSpace; images and theta are to be of this dtype and on this device.
   explicit CpabTransformer(const std::vector<std::int32_t>& boxes, const CpabConstraints& constraints = {},
                            const CpabOptions& options = {}, DType dtype = DType::f32,
-                           Device device = Device::cpu());
+                           Device device = Device::cpu(),
+                           CpabParameters parameters = CpabParameters::orthonormal);
 
   const CpabSpace& space() const { return space_; }
 
