@@ -46,19 +46,18 @@ int narrow(std::int64_t value) {
 
 }  // namespace
 
-void run(const Gemm& gemm, Device device) {
+void run(const Gemm& packed, Device device) {
+  const Gemm gemm = with_strides(packed);
   const DeviceScope scope(device);
-  const int m = narrow(gemm.m);
-  const int n = narrow(gemm.n);
-  const int k = narrow(gemm.k);
   const float one = 1.0f;
-  const float zero = 0.0f;
+  const float factor_of_output = gemm.adds ? 1.0f : 0.0f;
   // cuBLAS is column-major: output^T = op(b)^T op(a)^T, and a row-major matrix read by columns is its
   // transpose.
-  check(cublasSgemmStridedBatched(handle_on(device), gemm.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                  gemm.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, gemm.b,
-                                  gemm.transpose_b ? k : n, gemm.stride_b, gemm.a, gemm.transpose_a ? m : k,
-                                  gemm.stride_a, &zero, gemm.output, n, gemm.m * gemm.n, narrow(gemm.batch)),
+  check(cublasSgemmStridedBatched(
+            handle_on(device), gemm.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+            gemm.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, narrow(gemm.n), narrow(gemm.m), narrow(gemm.k),
+            &one, gemm.b, narrow(gemm.row_b), gemm.stride_b, gemm.a, narrow(gemm.row_a), gemm.stride_a,
+            &factor_of_output, gemm.output, narrow(gemm.row_output), gemm.stride_output, narrow(gemm.batch)),
         "cublasSgemmStridedBatched");
 }
 

@@ -5,19 +5,20 @@
 
 namespace cinnabar::cuda::vendor {
 
-void run(const Gemm& gemm, Device) {
+void run(const Gemm& packed, Device) {
+  const Gemm gemm = with_strides(packed);
   for (std::int64_t i = 0; i < gemm.batch; ++i) {
     const float* a = gemm.a + i * gemm.stride_a;
     const float* b = gemm.b + i * gemm.stride_b;
-    float* output = gemm.output + i * gemm.m * gemm.n;
+    float* output = gemm.output + i * gemm.stride_output;
     for (std::int64_t r = 0; r < gemm.m; ++r) {
       for (std::int64_t c = 0; c < gemm.n; ++c) {
-        float sum = 0.0f;
+        float sum = gemm.adds ? output[r * gemm.row_output + c] : 0.0f;
         for (std::int64_t j = 0; j < gemm.k; ++j) {
-          sum += (gemm.transpose_a ? a[j * gemm.m + r] : a[r * gemm.k + j]) *
-                 (gemm.transpose_b ? b[c * gemm.k + j] : b[j * gemm.n + c]);
+          sum += (gemm.transpose_a ? a[j * gemm.row_a + r] : a[r * gemm.row_a + j]) *
+                 (gemm.transpose_b ? b[c * gemm.row_b + j] : b[j * gemm.row_b + c]);
         }
-        output[r * gemm.n + c] = sum;
+        output[r * gemm.row_output + c] = sum;
       }
     }
   }
