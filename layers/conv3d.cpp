@@ -4,13 +4,6 @@ namespace cinnabar {
 
 namespace {
 
-Shape weight_shape(const char* op, std::int64_t outer, std::int64_t inner, const ConvWindow& window) {
-  const std::int64_t groups = window.options.groups;
-  CINNABAR_CHECK(outer >= 1 && inner >= 1 && groups >= 1 && outer % groups == 0 && inner % groups == 0, op,
-                 outer, " and ", inner, " channels in ", groups, " groups");
-  return {outer, inner / groups, window.kernel[0], window.kernel[1], window.kernel[2]};
-}
-
 ConvWindow window_of(std::array<std::int64_t, 3> kernel, std::array<std::int64_t, 3> padding,
                      std::array<std::int64_t, 3> stride) {
   ConvWindow window;
@@ -29,6 +22,14 @@ EpilogueInputs joined(const Variable& bias, const JoinEpilogue& join, const Shap
 
 }  // namespace
 
+Shape convolution_weight_shape(const char* op, std::int64_t outer, std::int64_t inner,
+                               const ConvWindow& window) {
+  const std::int64_t groups = window.options.groups;
+  CINNABAR_CHECK(outer >= 1 && inner >= 1 && groups >= 1 && outer % groups == 0 && inner % groups == 0, op,
+                 outer, " and ", inner, " channels in ", groups, " groups");
+  return {outer, inner / groups, window.kernel[0], window.kernel[1], window.kernel[2]};
+}
+
 ConvWindow conv_cubes(std::int64_t kernel, std::int64_t padding, std::int64_t stride) {
   return window_of({kernel, kernel, kernel}, {padding, padding, padding}, {stride, stride, stride});
 }
@@ -46,7 +47,8 @@ ConvolutionLayer::ConvolutionLayer(const Shape& shape, std::int64_t out, const C
 
 Conv3dLayer::Conv3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window, Generator& generator,
                          bool with_bias)
-    : ConvolutionLayer(weight_shape("conv3d", out, in, window), out, window, generator, with_bias) {}
+    : ConvolutionLayer(convolution_weight_shape("conv3d", out, in, window), out, window, generator,
+                       with_bias) {}
 
 Variable Conv3dLayer::forward_and(const Variable& x, const JoinEpilogue& join) {
   const Shape output = conv3d_output_shape(x.shape(), weight.shape(), window_.options);
@@ -55,8 +57,8 @@ Variable Conv3dLayer::forward_and(const Variable& x, const JoinEpilogue& join) {
 
 ConvTranspose3dLayer::ConvTranspose3dLayer(std::int64_t in, std::int64_t out, const ConvWindow& window,
                                            Generator& generator, bool with_bias)
-    : ConvolutionLayer(weight_shape("conv_transpose3d", in, out, window), out, window, generator, with_bias) {
-}
+    : ConvolutionLayer(convolution_weight_shape("conv_transpose3d", in, out, window), out, window, generator,
+                       with_bias) {}
 
 Variable ConvTranspose3dLayer::forward_and(const Variable& x, const JoinEpilogue& join) {
   const Shape output =

@@ -18,6 +18,11 @@ struct ConvWindow {
 ConvWindow conv_cubes(std::int64_t kernel, std::int64_t padding = 0, std::int64_t stride = 1);
 ConvWindow conv_squares(std::int64_t kernel, std::int64_t padding = 0, std::int64_t stride = 1);
 
+/// [outer, inner / groups, kernel], as Conv3dLayer has it with outer = out and ConvTranspose3dLayer with
+/// outer = in. Throws Error where the groups do not divide both.
+Shape convolution_weight_shape(const char* op, std::int64_t outer, std::int64_t inner,
+                               const ConvWindow& window);
+
 /// The weight and bias of a convolution, both uniform in +-1 / sqrt(weight's fan) at the start, as in
 /// PyTorch.
 class ConvolutionLayer : public EpilogueLayer {

@@ -9,6 +9,7 @@
 #include "autograd/gradcheck.hpp"
 #include "autograd/reduce.hpp"
 #include "tests/devices.hpp"
+#include "tests/parameter_gradients.hpp"
 #include "tests/tensors.hpp"
 
 namespace cinnabar::testing {
@@ -101,28 +102,6 @@ TEST(Quicksilver, GradientOfThePatchesMatchesDifferences) {
   EXPECT_TRUE(result) << result.message;
 }
 
-/// Relative error of <gradient, direction> against differences of the loss, for one parameter.
-double error_along(Quicksilver& network, const Variable& input, const Variable& weights, Variable parameter,
-                   const Tensor& gradient) {
-  constexpr double kStep = 1e-6;
-  const NoGrad off;
-  const Tensor start = parameter.value().clone();
-  const auto values = start.to_vector<double>();
-  const auto direction = random_tensor(start.shape(), 9).to_vector<double>();
-  const auto loss_at = [&](double step) {
-    std::vector<double> moved = values;
-    for (std::size_t i = 0; i < moved.size(); ++i) moved[i] += step * direction[i];
-    parameter.set_value(Tensor::from(moved, start.shape()));
-    return dot(network(input), weights).value().item();
-  };
-  const double numeric = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
-  parameter.set_value(start);
-  double analytic = 0.0;
-  const auto slopes = gradient.to_vector<double>();
-  for (std::size_t i = 0; i < slopes.size(); ++i) analytic += slopes[i] * direction[i];
-  return std::abs(numeric - analytic) / std::max(std::abs(numeric), 1e-9);
-}
-
 TEST(Quicksilver, GradientsOfTheParametersMatchDifferences) {
   Quicksilver network(kTiny);
   network.to(DType::f64);
@@ -135,19 +114,19 @@ TEST(Quicksilver, GradientsOfTheParametersMatchDifferences) {
   }
   const Variable input(patches_for(kTiny).to(DType::f64));
   const Variable weights(random_tensor({2, 3, 4, 3, 5}, 4).to(DType::f64));
-  dot(network(input), weights).backward();
+  const auto loss = [&] { return dot(network(input), weights); };
+  loss().backward();
   int checked = 0;
   for (const auto& [name, parameter] : network.named_parameters()) {
     if (!parameter.grad().defined()) continue;
     ++checked;
-    EXPECT_LE(error_along(network, input, weights, parameter, parameter.grad()), 1e-4) << name;
+    EXPECT_LE(error_along(loss, parameter, parameter.grad()), 1e-4) << name;
     const std::vector<double> slopes = parameter.grad().to_vector<double>();
     const bool flat = std::all_of(slopes.begin(), slopes.end(), [](double slope) { return slope == 0.0; });
     if (flat) continue;  // a PReLU that meets positive numbers only
     Tensor wrong = parameter.grad().clone();
     for (std::int64_t i = 0; i < wrong.numel(); ++i) wrong.data<double>()[i] *= 1.01;
-    EXPECT_GE(error_along(network, input, weights, parameter, wrong), 5e-3)
-        << name << ": a wrong gradient passed";
+    EXPECT_GE(error_along(loss, parameter, wrong), 5e-3) << name << ": a wrong gradient passed";
   }
   EXPECT_EQ(checked, 117) << "all but the three that are not used";
 }
