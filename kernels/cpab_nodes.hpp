@@ -48,7 +48,7 @@ CINNABAR_HD void cpab_map_of_nodes(const CpabGrid& grid, std::int32_t cell, cons
   CINNABAR_UNROLL
   for (int i = 0; i < D * (D + 1); ++i) map[i] = T(0);
   for (int k = 0; k <= D; ++k) {
-    T weights[D + 1];
+    T weights[D + 1] = {};
     cpab_corner_weights<T, D>(parity, cell % kCpabCellsPerBox<D>, k, weights);
     const std::int32_t vertex = cpab_vertex<D>(grid, box, parity, cell % kCpabCellsPerBox<D>, k);
     CINNABAR_UNROLL
