@@ -93,7 +93,7 @@ CINNABAR_HD void cpab_node_gradient(const CpabGrid& grid, std::int32_t vertex, c
     for (int type = 0; type < kCpabCellsPerBox<D>; ++type) {
       for (int k = 0; k <= D; ++k) {
         if (cpab_vertex<D>(grid, box, parity, type, k) != vertex) continue;
-        T weights[D + 1];
+        T weights[D + 1] = {};
         cpab_corner_weights<T, D>(parity, type, k, weights);
         const T* grad_map = grad_maps + (first * kCpabCellsPerBox<D> + type) * (D * (D + 1));
         CINNABAR_UNROLL

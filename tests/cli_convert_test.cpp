@@ -45,6 +45,14 @@ TEST_F(CliConvert, ImportsTheOriginalsCheckpoints) {
   EXPECT_EQ(folder_.count(), 1) << "a temporary file was left";
 }
 
+TEST_F(CliConvert, WidensANetwork) {
+  save_quicksilver(at("net.safetensors"), Quicksilver({.features = 2}), {});
+  ASSERT_EQ(run({"convert", at("net.safetensors"), at("wide.safetensors"), "--features", "6"}).status, 0);
+  const auto info = run({"info", at("wide.safetensors")});
+  EXPECT_NE(info.output.find("6 features"), std::string::npos) << info.output;
+  expect_refused(run({"convert", at("net.safetensors"), at("odd.safetensors"), "--features", "3"}), 1, "multiple");
+}
+
 TEST_F(CliConvert, ChangesTheStorageAndInfoDescribesIt) {
   QuicksilverDescription description;
   description.momenta.sigma = 0.2;

@@ -3,7 +3,6 @@
 // backward: a reduction. A thread sums the 12 products of 16 points in float, then in double; block_sum adds
 //   the threads of a block in a fixed order, one more block adds the blocks. 256 threads, 768 bytes of shared
 //   memory. Reads 12 bytes per point: bound by memory.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/affine_grid.hpp"
 

@@ -3,7 +3,7 @@
 // f32; one element where a pointer is not aligned to that. The conversions are the CPU's integer and float
 // arithmetic (engine/dtype.hpp), about 12 instructions an element, so that both devices give the same bits,
 // NaN included. Shared memory: none. Launch: 256 threads. Limiting resource: memory bandwidth (4 or 6 bytes
-// an element). Compiled and emulated only, not yet run on a GPU.
+// an element).
 #include "kernels/cast.hpp"
 
 #include "kernels/cuda/launch.cuh"

@@ -1,5 +1,5 @@
 // Convolution by NVIDIA's cuDNN (kernels/cuda/vendor/cudnn.hpp): the rival, and a fallback. The epilogue is a
-// pass of its own, in place. Compiled only, not yet run on a GPU.
+// pass of its own, in place.
 
 #include <limits>
 

@@ -7,7 +7,6 @@
 // bounded. Work split: a thread owns a voxel, an element, or one pair of channels and 8 results of an axis's
 // sum. Shared memory: 8.4 KB for transposing. Limiting resource: memory (about 20 passes over a layer's
 // activations), and arithmetic of the complex products where batch and channels are many.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/conv3d.hpp"
 

@@ -1,12 +1,11 @@
-// Convolution on tensor cores: the implicit matrix products of conv3d_direct.cu with operands rounded to
-// tf32, fp16 or bf16 and sums in f32.
-// Work split: as there, tiles of 64 channels x 128 positions (or weights); each of the four warps of a block
-// owns 32 x 64 results, as 2 x 8 products of mma_tile(). Up to 32 channels take tiles of 32 x 128, a warp
-// 32 x 32, and up to 16 of 16 x 128. The depth goes by 16 operands. They are loaded as f32 and rounded on their way to shared memory,
-// where a word holds one of tf32 or two of the others. Shared memory: two stages of both tiles, 26.0 KB in
-// tf32, 13.0 KB in fp16 and bf16 (2 KB more for weights), one barrier a stage. Launch: 128 threads. Limiting
-// resource: by count of instructions the gathering of operands, about 24 loads of floats a thread for 32
-// (tf32) or 16 (fp16, bf16) mma instructions a warp. Compiled and emulated only, not yet run on a GPU.
+// Convolution on tensor cores: operands rounded to tf32, fp16 or bf16, sums in f32.
+// Work split: at stride 1, and in every backward_input, a block of 128 threads owns 64 (or 32, 16) channels x 128
+// positions of an image and all taps multiply from a slab of the source in shared memory (conv3d_slab.cuh, 46 KB). For
+// backward_weight a block of 256 owns 64 (32, 16) output x 8 input channels x all taps and walks along the positions
+// (47 KB). What does not suit that is gathered as in conv3d_direct.cu, in tiles of 64 (32, 16) x 128 that go down
+// the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in tf32). Limiting resource: of the slab reading
+// fragments, 16 words of shared memory and 2 loads of weights a thread for 16 mma instructions a warp; of the gather
+// finding operands, about 24 loads of floats for 32.
 
 #include "kernels/cuda/conv3d_mma.cuh"
 

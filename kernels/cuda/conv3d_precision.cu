@@ -1,7 +1,6 @@
 // Rounds the operands of convolutions for the backends that multiply in fp32; tensor cores take theirs from
 // conv3d_mma.cu, which rounds what it loads. Work split: a thread per element. No shared memory. Launch:
-// blocks of 256. Limiting resource: memory bandwidth, 8 bytes an element. Compiled and emulated only, not yet
-// run on a GPU.
+// blocks of 256. Limiting resource: memory bandwidth, 8 bytes an element.
 
 #include "kernels/conv3d_precision.hpp"
 

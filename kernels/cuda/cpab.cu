@@ -5,7 +5,7 @@
 // backward: the moves of a walk lie in local memory, 32 at a time; cpab_gradient.cuh sums what the cells
 // gain. Limiting resource: arithmetic latency and divergence; about 30 flops a whole step in 3-D and 8 bytes
 // a
-//   point. Compiled and emulated only, not yet run on a GPU.
+//   point.
 
 #include "kernels/cpab.hpp"
 

@@ -4,7 +4,6 @@
 //   batch.
 // Shared memory: none; neighbours read the same vertices through L1.
 // Limiting resource: launch latency up to some 10,000 cells, then memory: d (d + 1) floats a cell.
-//   Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/cpab_nodes.hpp"
 

@@ -9,7 +9,6 @@
 //   slope of the image sampled in between; twice, the first time for the fixed point's unit.
 // Limiting resource: arithmetic latency and divergence of the walks, as in cpab.cu; 8 bytes a voxel and
 // channel.
-//   Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/cpab_sample.hpp"
 

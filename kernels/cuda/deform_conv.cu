@@ -9,7 +9,6 @@
 //   passing upper-x terms on to the next lane where that lies in the next cell, as grid_sample.cu does.
 // Shared memory: none. Limiting resource: memory for the columns (8 bytes written and read a tap, position
 //   and channel, 4 or 8 corners from L1), the L2 atomics for the scatter, fp32 arithmetic for the products.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/deform_conv.hpp"
 

@@ -1,7 +1,7 @@
 // Dropout with a mask from Philox 4x32-10.
 // Work split: a thread makes the four numbers of one counter and maps the four elements that take them.
 // Shared memory: none. Launch: 256 threads. Limiting resource: memory (8 bytes an element) next to the
-// integer work of one counter for four elements. Compiled and emulated only, not yet run on a GPU.
+// integer work of one counter for four elements.
 #include "kernels/dropout.hpp"
 
 #include "engine/random.hpp"

@@ -3,8 +3,7 @@
 // stores; broadcast operands take the strided path, one element a thread, offsets by 32-bit division per axis
 // left after merging (kernels/strided.hpp). Shared memory: none. Launch: 256 threads, as many blocks as
 // elements need. Limiting resource: memory bandwidth (8 to 16 bytes an element); the op is a launch argument,
-// so its switch is uniform over the grid and costs a few instructions an element. Compiled and emulated only,
-// not yet run on a GPU.
+// so its switch is uniform over the grid and costs a few instructions an element.
 #include "kernels/elementwise.hpp"
 
 #include "kernels/cuda/launch.cuh"

@@ -6,7 +6,6 @@
 // channels)
 //   and of the sample (3), then gathers the first with the transposed differences and scatters the second.
 // Limiting resource: memory, 36 bytes a voxel for the three-field operators.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/epdiff.hpp"
 

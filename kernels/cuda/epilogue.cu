@@ -5,7 +5,6 @@
 //   second kernel the blocks of a channel, a third writes the gradients.
 // Shared memory: 128 bytes. Launch: 256 threads. Limiting resource: memory (8 bytes an element forward, 12
 // backward); with dropout also the integer work of a Philox counter for at most four elements.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/epilogue.hpp"
 

@@ -4,7 +4,6 @@
 // Shared memory: 2 KiB along x, 12 KiB along y and z. Launch: one block per tile.
 // Limiting resource: memory, 8 bytes per voxel and pass, up to radii of about 16 (sigma 4); then the
 //   multiply-adds of the taps, 2 radius + 1 per voxel and pass.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/gaussian_smooth.hpp"
 

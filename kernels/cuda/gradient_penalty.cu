@@ -2,8 +2,7 @@
 // Work split: blocks of 32 x 8 voxels of a slice; in the forward pass a block walks about eight slices before
 // it adds its threads' sums, a second kernel adds the blocks in a fixed order. The backward pass gathers six
 // neighbours. Shared memory: 64 bytes for block_sum. Launch: 256 threads. Limiting resource: memory bandwidth
-// (4 bytes a voxel forward, 8 backward); neighbours come from L1 and, along z, L2. Compiled and emulated
-// only, not yet run on a GPU.
+// (4 bytes a voxel forward, 8 backward); neighbours come from L1 and, along z, L2.
 #include "kernels/gradient_penalty.hpp"
 
 #include "kernels/cuda/block_sum.cuh"

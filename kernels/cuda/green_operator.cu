@@ -7,7 +7,6 @@
 // Limiting resource: memory; the symbol kernel moves 24 bytes a voxel of the padded grid, the transforms
 // about
 //   144.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/green_operator.hpp"
 

@@ -5,7 +5,6 @@
 //   (sample_point.cuh).
 // Limiting resource: memory, 20 bytes per point for one channel in 3-D; backward_input the L2 atomics.
 // Offsets inside one channel are 32-bit (volumes below 2^31 voxels), everything else 64-bit.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/grid_sample.hpp"
 

@@ -6,7 +6,6 @@
 // map: one thread per value, binary search among the knots, which stay in L1.
 // Launch: 256 threads. Limiting resource: memory (4 bytes read per value in count, 8 in map), and the shared
 //   atomics of count where many values share a bin.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/histogram.hpp"
 

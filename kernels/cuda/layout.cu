@@ -4,7 +4,6 @@
 // that loads and stores are both whole 128-byte lines.
 // Shared memory: 32 x 33 elements; the 33rd column keeps a tile's column in 32 different banks.
 // Launch: 256 threads. Limiting resource: memory bandwidth (8 bytes a 32-bit element).
-// Compiled and emulated only, not yet run on a GPU.
 #include "kernels/layout.hpp"
 
 #include "kernels/cuda/launch.cuh"

@@ -13,7 +13,6 @@
 // Limiting resource: integer adds in the march, about 2 x 6 x (2 r + 1) x 3 of 64 bits per voxel; memory in
 // the
 //   passes over the coefficients.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/lncc.hpp"
 

@@ -1,8 +1,7 @@
 // Batched matrix products by cuBLAS (kernels/cuda/vendor/blas.hpp).
 // Work split: one strided-batched call per merged batch axis; batches that broadcast in an uneven way take
 // one call for each step of their outer axes. Limiting resource: fp32 arithmetic for large matrices, memory
-// bandwidth for thin ones. Compiled and emulated only (the emulator has plain host loops in cuBLAS's place),
-// not yet run on a GPU.
+// bandwidth for thin ones.
 #include "kernels/matmul.hpp"
 
 #include "kernels/cuda/vendor/blas.hpp"

@@ -6,8 +6,7 @@
 // (one thread an element) read. Sums are added in float64: two additions an element, hidden behind the loads
 // where float64 runs at half the float32 rate, not where it runs at 1/64.
 // Shared memory: 128 bytes for block_sum. Launch: 256 threads. Limiting resource: memory bandwidth
-// (statistics 4 bytes an element, forward 8, backward 8 for the sums and 12 for grad_x). Compiled and
-// emulated only, not yet run on a GPU.
+// (statistics 4 bytes an element, forward 8, backward 8 for the sums and 12 for grad_x).
 #include "kernels/norm.hpp"
 
 #include "kernels/cuda/norm_sums.cuh"

@@ -4,7 +4,7 @@
 // launch's 4 KB of parameters, so a step of a network with a hundred small tensors is three launches without
 // any copy. A block finds its parameter by bisection over the first chunks, six steps. Shared memory: none.
 // Launch: 256 threads. Limiting resource: memory bandwidth (28 bytes an element for Adam, 20 for SGD with
-// momentum, 8 for unscaling). Compiled and emulated only, not yet run on a GPU.
+// momentum, 8 for unscaling).
 #include "kernels/optimizer_step.hpp"
 
 #include "kernels/cuda/launch.cuh"

@@ -7,7 +7,6 @@
 // Shared memory: 1 KiB + 32 B. Launch: 256 threads; blockIdx.y walks patches, or volumes times groups of
 // channels. Limiting resource: memory (gather: 8 bytes a voxel; scatter: each patch read once, volumes read
 // and written once); L2 for the list where few patches touch a tile.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/patches.hpp"
 

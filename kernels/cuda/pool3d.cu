@@ -3,8 +3,7 @@
 // gathers from the windows that cover it (one for kernel = stride, eight for kernel 3 and stride 2), so
 // nothing is added atomically and the order is fixed. blockIdx.y walks batch times channels. Shared memory:
 // none; neighbouring windows meet in L1. Launch: 256 threads. Limiting resource: memory (with kernel = stride
-// = 2: 4 bytes read an input voxel, and 8 written an output voxel for the maximum). Compiled and emulated
-// only, not yet run on a GPU.
+// = 2: 4 bytes read an input voxel, and 8 written an output voxel for the maximum).
 #include "kernels/pool3d.hpp"
 
 #include "kernels/cuda/launch.cuh"

@@ -3,8 +3,7 @@
 // memory: none. Launch: 256 threads a block, one thread per counter that the tensor touches. Stores: one
 // 16-byte store a thread where the sequence starts at a whole counter and the tensor is aligned, else up to
 // four single ones. Limiting resource: by count, integer work (20 wide multiplies and 40 xors a thread) and
-// the 4 bytes written per number are close on recent cards, with integer work first on older ones. Compiled
-// and emulated only, not yet run on a GPU.
+// the 4 bytes written per number are close on recent cards, with integer work first on older ones.
 #include "kernels/random.hpp"
 
 #include "kernels/cuda/launch.cuh"

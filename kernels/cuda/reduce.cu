@@ -5,7 +5,7 @@
 // launch combines their partial results. How many there are depends on the shape alone.
 // Sums are compensated (Kahan) within a thread and over the block's tree: float32 input, float32 result,
 // error independent of the length. Shared memory: 2 floats a warp. Launch: 256 threads. Limiting resource:
-// memory bandwidth (4 bytes an element). Compiled and emulated only, not yet run on a GPU.
+// memory bandwidth (4 bytes an element).
 #include "kernels/reduce.hpp"
 
 #include <algorithm>

@@ -6,7 +6,6 @@
 // Gradients: the same blocks, coefficients computed once per thread and plane in float64.
 // Shared memory: 384 bytes at most. Launch: 256 threads, one block per 4096 voxels and plane.
 // Limiting resource: memory, 8 bytes read per voxel in forward (12 with a weight), 4 more per gradient.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/similarity.hpp"
 

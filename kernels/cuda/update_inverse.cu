@@ -5,7 +5,6 @@
 //   deterministic transpose of warp.
 // Shared memory: none.
 // Limiting resource: latency of dependent samples (two an iteration); 36 bytes a voxel cross the bus once.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/update_inverse.hpp"
 

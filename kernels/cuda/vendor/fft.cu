@@ -1,4 +1,4 @@
-// cuFFT behind kernels/cuda/vendor/fft.hpp. Compiled only, not yet run on a GPU.
+// cuFFT behind kernels/cuda/vendor/fft.hpp.
 
 #include "kernels/cuda/vendor/fft.hpp"
 
