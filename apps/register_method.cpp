@@ -57,6 +57,11 @@ void add_method_options(CLI::App& command, MethodArguments& arguments) {
   command.add_option("--correction", arguments.correction,
                      "correction network, or none (default: that of the default network)");
   command
+      .add_option("--corrections", arguments.corrections,
+                  "how often the correction network is asked, each time for what is left")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command
       .add_option(
           "--samples", arguments.samples,
           "drawn from a probabilistic network, for its mean and for maps of the deformation's mean and "
@@ -91,7 +96,7 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
            "the network fixes the model");
     refuse({"--iterations", "--shrink", "--smoothing"}, "there are no levels");
   } else {
-    refuse({"--network", "--correction", "--samples", "--batch", "--stride", "--precision"},
+    refuse({"--network", "--correction", "--corrections", "--samples", "--batch", "--stride", "--precision"},
            "it has no network");
   }
   if (!refines) refuse({"--refine-iterations"}, "it refines no prediction");
@@ -102,6 +107,7 @@ void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::op
                    RegistrationOptions& options) {
   if (arguments.method == "lddmm") return;
   QuicksilverSettings settings = networks_of(arguments);
+  settings.corrections = arguments.corrections;
   settings.samples = arguments.samples;
   settings.seed = seed;
   settings.patches.stride = arguments.stride;

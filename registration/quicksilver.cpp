@@ -141,7 +141,7 @@ MomentumPrediction QuicksilverPredictor::predict(const ImagePair& pair, Infeasib
   } else {
     result.momentum = predictor.predict();
   }
-  if (correction_) {
+  for (int k = 0; correction_ && k < settings_.corrections; ++k) {
     const Flow flow = shoot_feasible(result, model().shooting(), rule, false);
     announce("correction");
     const Tensor unwarped = warp(Variable(pair.fixed), flow.phi, Boundary::border).value();

@@ -13,6 +13,7 @@ namespace cinnabar::registration {
 struct QuicksilverSettings {
   std::filesystem::path network;     ///< of the role prediction
   std::filesystem::path correction;  ///< of the role correction; empty: none
+  int corrections = 1;               ///< times that the correction network is asked, each on what is left
   int samples = 50;                  ///< of a probabilistic network; 0 predicts once, without dropout
   std::uint64_t seed = 0;            ///< of the samples
   PredictionOptions patches;
@@ -51,7 +52,8 @@ struct PredictionObserver {
 
 /// The networks of Quicksilver at work on prepared pairs (Yang et al., NeuroImage 2017): the prediction
 /// network, or the mean of its samples where it has dropout, and on top of it the correction network, which
-/// sees the moving image and the fixed one pulled back by the predicted phi.
+/// sees the moving image and the fixed one pulled back by the predicted phi. It may be asked again for what its own
+/// result leaves.
 class QuicksilverPredictor {
  public:
   /// Loads the files. Throws InputError for a file that is not a network of its role, and for a correction
