@@ -4,10 +4,10 @@
 
 #include "autograd/elementwise.hpp"
 #include "autograd/layout.hpp"
+#include "autograd/pool3d.hpp"
 #include "autograd/upsample.hpp"
 #include "layers/activation.hpp"
 #include "layers/conv3d.hpp"
-#include "layers/pool3d.hpp"
 
 namespace cinnabar {
 
@@ -52,11 +52,19 @@ void add_level(Sequential& level, std::int64_t in, std::int64_t out, std::int64_
   }
 }
 
-PoolOptions halving(int axes) {
-  PoolOptions options = axes == 2 ? pool_squares(2) : pool_cubes(2);
-  options.ceil_mode = true;
-  return options;
-}
+/// The maximum of windows of 2 voxels; an axis of one voxel keeps it.
+class HalvingMaximum : public Layer {
+ public:
+  Variable forward(const Variable& x) override {
+    PoolOptions options;
+    options.ceil_mode = true;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      const bool halves = x.shape()[static_cast<int>(axis) + 2] > 1;
+      options.kernel[axis] = options.stride[axis] = halves ? 2 : 1;
+    }
+    return max_pool3d(x, options);
+  }
+};
 
 /// Twice the extents, cut to those of the features it is to be joined with.
 Variable doubled(const Variable& x, const Shape& like, const UnetOptions& options) {
@@ -76,7 +84,7 @@ Unet::Unet(const UnetOptions& options) : options_(options) {
   for (std::size_t level = 0; level < down.size(); ++level) {
     auto encoder = std::make_unique<Sequential>();
     const bool strides = options.downsampling == UnetDownsampling::stride;
-    if (level > 0 && !strides) encoder->add<MaxPool3d>(halving(options.axes));
+    if (level > 0 && !strides) encoder->add<HalvingMaximum>();
     add_level(*encoder, channels, down[level], level > 0 && strides ? 2 : 1, options, generator);
     channels = down[level];
     add_child("encoder" + std::to_string(level), *encoder);

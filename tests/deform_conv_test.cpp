@@ -117,7 +117,7 @@ TEST(DeformConv, GradientsMatchDifferences) {
     const auto fn = [&](const std::vector<Variable>& in) {
       return deform_conv(in[0], in[1], in[2], c.masked ? in[4] : Variable(), in[3], c.options);
     };
-    const GradcheckResult result = gradcheck(fn, inputs, {.max_entries = 80});
+    const GradcheckResult result = gradcheck(fn, inputs, {.max_entries = 40});
     EXPECT_TRUE(result) << c.name << '\n' << result.message;
   }
 }
@@ -192,8 +192,8 @@ class DeformConvOn : public OnDevice {};
 
 TEST_P(DeformConvOn, AgreesWithFloat64AndAssigns) {
   for (const Case& c : cases()) {
-    // Offsets within the cell, across some, and far beyond the image.
-    for (const double farthest : {0.4, 1.7, 9.0}) {
+    // Offsets within a cell or two, and far beyond the image.
+    for (const double farthest : {0.4, 4.0}) {
       const Tensors t = tensors_of(c, farthest);
       const auto expected = run_all(Device::cpu(), DType::f64, t, c.options);
       // All at once; one image or a range of its positions at a time.
