@@ -29,5 +29,6 @@ void add_mirror(CLI::App& app);
 void add_momenta(CLI::App& app);
 void add_train(CLI::App& app);
 void add_train_quicksilver(CLI::App& train);
+void add_train_stn(CLI::App& train);
 
 }  // namespace cinnabar::apps

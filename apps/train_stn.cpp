@@ -1,0 +1,225 @@
+// cinnabar train stn: classifies slices of brains under random warps, with and without spatial transformers.
+
+#include <fmt/core.h>
+
+#include <chrono>
+#include <numeric>
+
+#include "apps/commands.hpp"
+#include "apps/interrupt.hpp"
+#include "models/slice_training.hpp"
+#include "registration/brain_slices.hpp"
+#include "registration/output_file.hpp"
+#include "registration/outputs.hpp"
+
+namespace cinnabar::apps {
+
+namespace {
+
+using namespace registration;
+
+constexpr const char* kColin = "/usr/share/mricron/templates/ch2bet.nii.gz";
+
+struct StnArguments {
+  std::vector<std::string> scans;
+  std::vector<std::string> transformers{"none", "affine"};
+  std::string warp = "affine", output;
+  std::int64_t seeds = 3;
+  std::uint64_t first_seed = 0;
+  int rounds = 4;
+  SliceOptions slices;
+  SliceClassifierOptions network;
+  SliceTrainingOptions training;
+};
+
+/// One training's outcome, a row of the table.
+struct Outcome {
+  std::string transformer;
+  std::uint64_t seed = 0;
+  std::int64_t parameters = 0;
+  double loss = 0.0;  ///< of the last epoch
+  SliceScore score;
+  double seconds = 0.0;
+};
+
+std::filesystem::path beside(const std::filesystem::path& output, const std::string& ending) {
+  return output.parent_path() / (output.stem().string() + ending);
+}
+
+/// The network of one transformer: NET.safetensors where there is only one, else NET_TRANSFORMER.safetensors.
+std::filesystem::path network_file(const StnArguments& arguments, const std::string& transformer) {
+  if (arguments.transformers.size() == 1) return arguments.output;
+  return beside(arguments.output, "_" + transformer + ".safetensors");
+}
+
+std::vector<std::string> scans_or_colin(const StnArguments& arguments) {
+  if (!arguments.scans.empty()) return arguments.scans;
+  if (!std::filesystem::exists(kColin)) {
+    fail_input("there is no ", kColin, ": install mricron-data, or give skull-stripped scans with --scans");
+  }
+  return {kColin};
+}
+
+/// As many parameters as the transformer's network has, or that network itself. Without a transformer the
+/// classifier is widened until it has those of the one with an affine transformer.
+SliceClassifierOptions network_options(const StnArguments& arguments, const std::string& transformer,
+                                       std::uint64_t seed) {
+  SliceClassifierOptions options = arguments.network;
+  options.transformer = transformer;
+  options.side = arguments.slices.side;
+  options.classes = arguments.slices.levels;
+  options.seed = seed;
+  if (transformer == "icstn" && arguments.warp == "homography") options.transformer = "icstn-homography";
+  if (transformer != "none") return options;
+  options.transformer = "affine";
+  return widened_plain(options);
+}
+
+Outcome train_one(const StnArguments& arguments, const SliceSplit& data, const RandomWarp& warp,
+                  const std::string& transformer, std::uint64_t seed) {
+  const auto began = std::chrono::steady_clock::now();
+  SliceClassifier network(network_options(arguments, transformer, seed));
+  SliceTrainingOptions options = arguments.training;
+  options.seed = seed;
+  SliceTraining training(network, data.training, warp, options);
+  Outcome outcome{transformer, seed, network.parameter_count(), 0.0, {}, 0.0};
+  while (training.epochs_done() < options.epochs) {
+    if (interrupted()) throw InterruptedRun("interrupted; the table is not written");
+    outcome.loss = training.epoch();
+    if (common_options().verbose) {
+      fmt::print(stderr, "{} seed {} epoch {}: loss {:.4f}\n", transformer, seed, training.epochs_done(),
+                 outcome.loss);
+    }
+  }
+  outcome.score = score_slices(network, data.test, warp, arguments.rounds);
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  if (!arguments.output.empty() && seed == arguments.first_seed) {
+    save_slice_classifier(network_file(arguments, transformer), network);
+  }
+  return outcome;
+}
+
+std::string table_of(const std::vector<Outcome>& outcomes, const StnArguments& arguments) {
+  std::string text = "transformer,warp,seed,parameters,epochs,training_loss,accuracy,near,spread,seconds\n";
+  for (const Outcome& one : outcomes) {
+    text += fmt::format("{},{},{},{},{},{:.6f},{:.6f},{:.6f},{:.6f},{:.1f}\n", one.transformer,
+                        arguments.warp, one.seed, one.parameters, arguments.training.epochs, one.loss,
+                        one.score.accuracy, one.score.near, one.score.spread, one.seconds);
+  }
+  return text;
+}
+
+/// One line for the outcomes of one transformer.
+void print_row(const std::vector<Outcome>& outcomes) {
+  const auto mean = [&](auto value) {
+    double sum = 0.0;
+    for (const Outcome& one : outcomes) sum += value(one);
+    return sum / static_cast<double>(outcomes.size());
+  };
+  fmt::print("{:<14}{:>10}  ", outcomes.front().transformer, outcomes.front().parameters);
+  for (const Outcome& one : outcomes) fmt::print("{:>8.2f}", 100.0 * one.score.accuracy);
+  fmt::print("{:>10.2f}{:>10.2f}{:>10.3f}{:>9.0f}\n", mean([](auto& o) { return 100.0 * o.score.accuracy; }),
+             mean([](auto& o) { return 100.0 * o.score.near; }), mean([](auto& o) { return o.score.spread; }),
+             mean([](auto& o) { return o.seconds; }));
+  std::fflush(stdout);
+}
+
+void print_head(const StnArguments& arguments, const SliceSplit& data) {
+  fmt::print("data          {}\n", data.description);
+  fmt::print("slices        {} to train on, {} to test on, {} levels, each tested under {} {} warps\n",
+             data.training.images.shape(0), data.test.images.shape(0), arguments.slices.levels,
+             arguments.rounds, arguments.warp);
+  fmt::print("{:<14}{:>10}  ", "transformer", "parameters");
+  for (std::int64_t i = 0; i < arguments.seeds; ++i) {
+    fmt::print("{:>8}", fmt::format("seed {}", arguments.first_seed + static_cast<std::uint64_t>(i)));
+  }
+  fmt::print("{:>10}{:>10}{:>10}{:>9}\n", "mean %", "near %", "spread", "seconds");
+  std::fflush(stdout);
+}
+
+void run(const StnArguments& arguments) {
+  if (!arguments.output.empty()) require_writable_prefix(arguments.output);
+  const RandomWarp warp(arguments.warp, {arguments.slices.side, arguments.slices.side});
+  catch_interrupts();
+  const SliceSplit data = split_slices(scans_of(scans_or_colin(arguments)), arguments.slices);
+  print_head(arguments, data);
+  std::vector<Outcome> all;
+  for (const std::string& transformer : arguments.transformers) {
+    std::vector<Outcome> outcomes;
+    for (std::int64_t i = 0; i < arguments.seeds; ++i) {
+      const std::uint64_t seed = arguments.first_seed + static_cast<std::uint64_t>(i);
+      outcomes.push_back(train_one(arguments, data, warp, transformer, seed));
+    }
+    print_row(outcomes);
+    all.insert(all.end(), outcomes.begin(), outcomes.end());
+  }
+  if (!arguments.output.empty()) {
+    const std::filesystem::path table = beside(arguments.output, ".csv");
+    write_text(table, table_of(all, arguments));
+    if (!common_options().quiet) fmt::print("written       {} and the networks\n", table.string());
+  }
+}
+
+}  // namespace
+
+void add_train_stn(CLI::App& train) {
+  auto arguments = std::make_shared<StnArguments>();
+  CLI::App& command = *train.add_subcommand(
+      "stn", "Networks that tell the height of brain slices under random warps, with spatial transformers");
+  command
+      .add_option("--scans", arguments->scans,
+                  "skull-stripped scans, or a list of them (.csv with the header scan); every third one is "
+                  "tested on (default: Colin27 of mricron-data)")
+      ->expected(1, -1);
+  std::vector<std::string> transformers = slice_transformer_names();
+  command
+      .add_option(
+          "--transformer", arguments->transformers,
+          "what is in front of the classifier, one or several; icstn is affine, or a homography where "
+          "the warp is one")
+      ->check(CLI::IsMember(transformers))
+      ->expected(1, -1)
+      ->capture_default_str();
+  command.add_option("--warp", arguments->warp, "random transformations of all images")
+      ->check(CLI::IsMember(RandomWarp::names()))
+      ->capture_default_str();
+  command.add_option("--out", arguments->output,
+                     "network of the first seed (.safetensors); the table is written beside it (.csv)");
+  command.add_option("--seeds", arguments->seeds, "trainings of each kind")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command.add_option("--seed", arguments->first_seed, "the first seed")->capture_default_str();
+  command.add_option("--epochs", arguments->training.epochs, "passes over the slices")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--batch", arguments->training.batch_size, "slices in a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--learning-rate", arguments->training.learning_rate, "of Adam, at the start")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--width", arguments->network.width, "channels of the classifier's first convolution")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  command.add_option("--levels", arguments->slices.levels, "parts of equal height to tell apart")
+      ->check(CLI::Range(2, 50))
+      ->capture_default_str();
+  command.add_option("--side", arguments->slices.side, "pixels of a slice along both axes")
+      ->check(CLI::Range(16, 256))
+      ->capture_default_str();
+  command.add_option("--pixel", arguments->slices.pixel_mm, "size of a pixel in mm")
+      ->check(CLI::Range(0.5, 20.0))
+      ->capture_default_str();
+  command.add_option("--recursions", arguments->network.recursions, "of icstn")
+      ->check(CLI::Range(1, 32))
+      ->capture_default_str();
+  command.add_option("--boxes", arguments->network.grid.boxes, "of CPAB, along each axis")
+      ->check(CLI::Range(1, 16))
+      ->capture_default_str();
+  command.add_option("--rounds", arguments->rounds, "warps that each slice is tested under")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command.callback([arguments] { run(*arguments); });
+}
+
+}  // namespace cinnabar::apps
