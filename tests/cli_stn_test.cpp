@@ -26,10 +26,8 @@ class TrainStn : public ::testing::Test {
   }
 
   CommandResult train(const std::vector<std::string>& options) const {
-    std::vector<std::string> words{
-        kProgram,   "train",    "stn",    "--scans",   (folder_ / "scans.csv").string(),
-        "--levels", "4",        "--side", "16",        "--pixel",
-        "8",        "--epochs", "2",      "--threads", "1"};
+    std::vector<std::string> words{kProgram,  "train", "stn",      "--scans", at("scans.csv"), "--side", "16",
+                                   "--pixel", "8",     "--epochs", "2",       "--threads",     "1"};
     words.insert(words.end(), options.begin(), options.end());
     return run_command(words);
   }
@@ -75,9 +73,9 @@ TEST_F(TrainStn, TakesTheHomographyWhereTheWarpIsOne) {
 TEST_F(TrainStn, RefusesWhatItCannotDo) {
   expect_refused({"--transformer", "moebius"}, 2, "moebius");
   expect_refused({"--warp", "rubber"}, 2, "rubber");
-  expect_refused({"--epochs", "0"}, 2, "--epochs");
+  expect_refused({"--rounds", "0"}, 2, "--rounds");
   expect_refused({"--out", at("missing/net.safetensors")}, 1, "missing");
-  expect_refused({"--levels", "40"}, 1, "too few for 40 levels");
+  expect_refused({"--levels", "50"}, 1, "too few for 50 levels");
   expect_refused({"--scans", at("no.nii.gz")}, 1, "no.nii.gz");
   write_bytes(folder_ / "scans.csv", "scan\nno.nii.gz\n");
   expect_refused({}, 1, "scans.csv:2: the scan");
