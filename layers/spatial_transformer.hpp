@@ -5,6 +5,7 @@
 
 #include "kernels/trilinear.hpp"
 #include "layers/grid_generator.hpp"
+#include "layers/initializer.hpp"
 #include "layers/sequential.hpp"
 
 namespace cinnabar {

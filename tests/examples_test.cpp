@@ -64,5 +64,45 @@ TEST(Examples, CpabAlignsSignals) {
   EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 1000u);
 }
 
+TEST(Examples, SpatialTransformerStraightensSlices) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("spatial_transformer", {kScan, folder / "picture.png", "100"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "after"), 0.65 * figure(result.output, "before")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+  EXPECT_EQ(run_example("spatial_transformer", {"no_such_scan.nii.gz", "picture.png"}).status, 1);
+}
+
+TEST(Examples, IcStnComesCloserStepByStep) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("ic_stn", {kScan, folder / "picture.png", "100"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  double last = figure(result.output, "before");
+  for (const char* name : {"after1", "after2", "after3", "after4"}) {
+    EXPECT_LT(figure(result.output, name), last) << result.output;
+    last = figure(result.output, name);
+  }
+  EXPECT_LT(last, 0.55 * figure(result.output, "before")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+}
+
+TEST(Examples, TransformationsDrawEveryFamily) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const std::vector<std::string> families{"affine", "attention",    "homography", "tps",
+                                          "cpab",   "displacement", "velocity"};
+  std::vector<std::string> words{kScan, folder / "all.png"};
+  words.insert(words.end(), families.begin(), families.end());
+  EXPECT_EQ(run_example("transformations", words).status, 0);
+  EXPECT_EQ(run_example("transformations", {kScan, folder / "one.png", "homography"}).status, 0);
+  EXPECT_GT(std::filesystem::file_size(folder / "all.png"), std::filesystem::file_size(folder / "one.png"));
+  const CommandResult unknown = run_example("transformations", {kScan, folder / "no.png", "moebius"});
+  EXPECT_EQ(unknown.status, 1);
+  EXPECT_NE(unknown.output.find("moebius"), std::string::npos) << unknown.output;
+  EXPECT_FALSE(std::filesystem::exists(folder / "no.png"));
+}
+
 }  // namespace
 }  // namespace cinnabar::testing
