@@ -2,8 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
-#include <numeric>
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
@@ -23,7 +23,7 @@ constexpr const char* kColin = "/usr/share/mricron/templates/ch2bet.nii.gz";
 struct StnArguments {
   std::vector<std::string> scans;
   std::vector<std::string> transformers{"none", "affine"};
-  std::string warp = "affine", output;
+  std::string warp = "affine", task = "classify", output;
   std::int64_t seeds = 3;
   std::uint64_t first_seed = 0;
   int rounds = 4;
@@ -81,6 +81,7 @@ Outcome train_one(const StnArguments& arguments, const SliceSplit& data, const R
   SliceClassifier network(network_options(arguments, transformer, seed));
   SliceTrainingOptions options = arguments.training;
   options.seed = seed;
+  options.task = arguments.task == "align" ? SliceTask::align : SliceTask::classify;
   SliceTraining training(network, data.training, warp, options);
   Outcome outcome{transformer, seed, network.parameter_count(), 0.0, {}, 0.0};
   while (training.epochs_done() < options.epochs) {
@@ -100,44 +101,64 @@ Outcome train_one(const StnArguments& arguments, const SliceSplit& data, const R
 }
 
 std::string table_of(const std::vector<Outcome>& outcomes, const StnArguments& arguments) {
-  std::string text = "transformer,warp,seed,parameters,epochs,training_loss,accuracy,near,spread,seconds\n";
+  std::string text =
+      "task,transformer,warp,seed,parameters,epochs,training_loss,accuracy,near,spread,left,seconds\n";
   for (const Outcome& one : outcomes) {
-    text += fmt::format("{},{},{},{},{},{:.6f},{:.6f},{:.6f},{:.6f},{:.1f}\n", one.transformer,
-                        arguments.warp, one.seed, one.parameters, arguments.training.epochs, one.loss,
-                        one.score.accuracy, one.score.near, one.score.spread, one.seconds);
+    text += fmt::format("{},{},{},{},{},{},{:.6f},", arguments.task, one.transformer, arguments.warp,
+                        one.seed, one.parameters, arguments.training.epochs, one.loss);
+    // A classifier that was not trained has nothing to say.
+    if (arguments.task == "align") {
+      text += fmt::format(",,{:.6f},{:.6f}", one.score.spread, one.score.left);
+    } else {
+      text += fmt::format("{:.6f},{:.6f},{:.6f},", one.score.accuracy, one.score.near, one.score.spread);
+    }
+    text += fmt::format(",{:.1f}\n", one.seconds);
   }
   return text;
 }
 
 /// One line for the outcomes of one transformer.
-void print_row(const std::vector<Outcome>& outcomes) {
+void print_row(const std::vector<Outcome>& outcomes, bool align) {
   const auto mean = [&](auto value) {
     double sum = 0.0;
     for (const Outcome& one : outcomes) sum += value(one);
     return sum / static_cast<double>(outcomes.size());
   };
+  const auto figure = [align](const Outcome& one) {
+    return 100.0 * (align ? one.score.left : one.score.accuracy);
+  };
   fmt::print("{:<14}{:>10}  ", outcomes.front().transformer, outcomes.front().parameters);
-  for (const Outcome& one : outcomes) fmt::print("{:>8.2f}", 100.0 * one.score.accuracy);
-  fmt::print("{:>10.2f}{:>10.2f}{:>10.3f}{:>9.0f}\n", mean([](auto& o) { return 100.0 * o.score.accuracy; }),
-             mean([](auto& o) { return 100.0 * o.score.near; }), mean([](auto& o) { return o.score.spread; }),
-             mean([](auto& o) { return o.seconds; }));
+  for (const Outcome& one : outcomes) fmt::print("{:>8.2f}", figure(one));
+  fmt::print("{:>9.2f}", mean(figure));
+  if (!align) fmt::print("{:>9.2f}", mean([](const Outcome& one) { return 100.0 * one.score.near; }));
+  fmt::print("{:>9.3f}{:>9.0f}\n", mean([](const Outcome& one) { return one.score.spread; }),
+             mean([](const Outcome& one) { return one.seconds; }));
   std::fflush(stdout);
 }
 
 void print_head(const StnArguments& arguments, const SliceSplit& data) {
+  const bool align = arguments.task == "align";
   fmt::print("data          {}\n", data.description);
   fmt::print("slices        {} to train on, {} to test on, {} levels, each tested under {} {} warps\n",
              data.training.images.shape(0), data.test.images.shape(0), arguments.slices.levels,
              arguments.rounds, arguments.warp);
+  fmt::print("figures       {}\n", align
+                                       ? "difference to the unwarped slices, % of that without a transformer"
+                                       : "% of test slices whose level is right (near: or next to it)");
   fmt::print("{:<14}{:>10}  ", "transformer", "parameters");
   for (std::int64_t i = 0; i < arguments.seeds; ++i) {
     fmt::print("{:>8}", fmt::format("seed {}", arguments.first_seed + static_cast<std::uint64_t>(i)));
   }
-  fmt::print("{:>10}{:>10}{:>10}{:>9}\n", "mean %", "near %", "spread", "seconds");
+  fmt::print("{:>9}{}{:>9}{:>9}\n", "mean", align ? "" : "     near", "spread", "seconds");
   std::fflush(stdout);
 }
 
 void run(const StnArguments& arguments) {
+  const bool plain = std::find(arguments.transformers.begin(), arguments.transformers.end(), "none") !=
+                     arguments.transformers.end();
+  if (plain && arguments.task == "align") {
+    fail_input("without a transformer nothing can be aligned: give other kinds with --transformer");
+  }
   if (!arguments.output.empty()) require_writable_prefix(arguments.output);
   const RandomWarp warp(arguments.warp, {arguments.slices.side, arguments.slices.side});
   catch_interrupts();
@@ -150,7 +171,7 @@ void run(const StnArguments& arguments) {
       const std::uint64_t seed = arguments.first_seed + static_cast<std::uint64_t>(i);
       outcomes.push_back(train_one(arguments, data, warp, transformer, seed));
     }
-    print_row(outcomes);
+    print_row(outcomes, arguments.task == "align");
     all.insert(all.end(), outcomes.begin(), outcomes.end());
   }
   if (!arguments.output.empty()) {
@@ -179,6 +200,11 @@ void add_train_stn(CLI::App& train) {
           "the warp is one")
       ->check(CLI::IsMember(transformers))
       ->expected(1, -1)
+      ->capture_default_str();
+  command
+      .add_option("--task", arguments->task,
+                  "classify: tell the level of a slice; align: bring it back to what it was before the warp")
+      ->check(CLI::IsMember({"classify", "align"}))
       ->capture_default_str();
   command.add_option("--warp", arguments->warp, "random transformations of all images")
       ->check(CLI::IsMember(RandomWarp::names()))

@@ -108,8 +108,12 @@ Variable SliceClassifier::aligned(const Variable& images) {
   return transformer_ == nullptr ? images : transformer_->forward(images);
 }
 
+Variable SliceClassifier::classified(const Variable& images) {
+  return head_(reshape(features_(unsqueeze(images, 2)), {images.shape()[0], -1}));
+}
+
 Variable SliceClassifier::forward(const Variable& images) {
-  return head_(reshape(features_(unsqueeze(aligned(images), 2)), {images.shape()[0], -1}));
+  return classified(aligned(images));
 }
 
 SliceClassifierOptions widened_plain(const SliceClassifierOptions& options) {

@@ -32,6 +32,8 @@ class SliceClassifier : public Layer {
   Variable forward(const Variable& images) override;
   /// The images as the classifier sees them; without a transformer as they are.
   Variable aligned(const Variable& images);
+  /// Logits of images that aligned() made.
+  Variable classified(const Variable& images);
   const SliceClassifierOptions& options() const { return options_; }
 
  private:

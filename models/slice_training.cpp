@@ -129,9 +129,11 @@ double SliceTraining::epoch() {
   network_.train();
   for (std::int64_t first = 0; first < count; first += options_.batch_size) {
     const std::int64_t here = std::min(options_.batch_size, count - first);
-    const Tensor labels = gather(data_.labels, order.data() + first, here);
-    const Variable logits = network_(Variable(gather(images, order.data() + first, here)));
-    const Variable loss = cross_entropy_loss(logits, labels);
+    const std::int64_t* rows = order.data() + first;
+    const Variable warped(gather(images, rows, here));
+    const Variable loss = options_.task == SliceTask::align
+                              ? mse_loss(network_.aligned(warped), Variable(gather(data_.images, rows, here)))
+                              : cross_entropy_loss(network_(warped), gather(data_.labels, rows, here));
     adam_.set_rate_factor(schedule_(step_++));
     adam_.clear_gradients();
     loss.backward();
@@ -142,48 +144,77 @@ double SliceTraining::epoch() {
   return total / static_cast<double>(count);
 }
 
+namespace {
+
+/// Sums over images that are scored.
+struct Sums {
+  std::int64_t right = 0, near = 0;
+  std::vector<double> images;  ///< of each image as the classifier sees it, over rounds
+  double squares = 0.0;
+  double before = 0.0, after = 0.0;  ///< squared differences to the original images
+
+  void add_classes(const Tensor& logits, const std::int64_t* labels) {
+    const std::vector<double> values = logits.to_vector<double>();
+    const std::int64_t classes = logits.shape(1);
+    for (std::int64_t i = 0; i < logits.shape(0); ++i) {
+      const auto row = values.begin() + i * classes;
+      const std::int64_t found = std::max_element(row, row + classes) - row;
+      const std::int64_t away = std::abs(found - labels[i]);
+      right += away == 0 ? 1 : 0;
+      near += away <= 1 ? 1 : 0;
+    }
+  }
+
+  void add_images(const Tensor& seen, const Tensor& warped, const Tensor& original, std::int64_t first) {
+    const float* s = seen.data<float>();
+    const float* w = warped.data<float>();
+    const float* o = original.data<float>();
+    const auto square = [](float x) { return static_cast<double>(x) * static_cast<double>(x); };
+    for (std::int64_t p = 0; p < seen.numel(); ++p) {
+      images[static_cast<std::size_t>(first + p)] += s[p];
+      squares += square(s[p]);
+      before += square(w[p] - o[p]);
+      after += square(s[p] - o[p]);
+    }
+  }
+
+  /// Variance over rounds divided by the variance over rounds and images.
+  double spread(std::int64_t count, int rounds) const {
+    const std::size_t pixels = images.size() / static_cast<std::size_t>(count);
+    std::vector<double> totals(pixels, 0.0);
+    double of_images = 0.0, of_all = 0.0;  // squares of means over rounds, and over rounds and images
+    for (std::size_t p = 0; p < images.size(); ++p) {
+      of_images += images[p] * images[p] / rounds;
+      totals[p % pixels] += images[p];
+    }
+    for (const double total : totals) of_all += total * total / (rounds * static_cast<double>(count));
+    return squares > of_all ? (squares - of_images) / (squares - of_all) : 0.0;
+  }
+};
+
+}  // namespace
+
 SliceScore score_slices(SliceClassifier& network, const LabelledImages& data, const RandomWarp& warp,
                         int rounds) {
   const NoGrad quiet;
   network.eval();
   const std::int64_t count = data.images.shape(0), pixels = data.images.numel() / count;
   const std::vector<std::int64_t> labels = data.labels.to_vector<std::int64_t>();
-  std::vector<double> sums(static_cast<std::size_t>(count * pixels), 0.0);
-  double squares = 0.0;
-  std::int64_t right = 0, near = 0;
+  Sums sums;
+  sums.images.resize(static_cast<std::size_t>(count * pixels), 0.0);
   for (int round = 0; round < rounds; ++round) {
     const Tensor warped = warp(data.images, kTestSeed, kTestStream + static_cast<std::uint64_t>(round));
     for (std::int64_t first = 0; first < count; first += kChunk) {
       const std::int64_t here = std::min(kChunk, count - first);
-      const Variable images(warped.rows(first, here));
-      const std::vector<double> logits = network(images).value().to_vector<double>();
-      const std::vector<double> seen = network.aligned(images).value().to_vector<double>();
-      const std::int64_t classes = network.options().classes;
-      for (std::int64_t i = 0; i < here; ++i) {
-        const auto row = logits.begin() + i * classes;
-        const std::int64_t found = std::max_element(row, row + classes) - row;
-        const std::int64_t away = std::abs(found - labels[static_cast<std::size_t>(first + i)]);
-        right += away == 0 ? 1 : 0;
-        near += away <= 1 ? 1 : 0;
-      }
-      for (std::size_t p = 0; p < seen.size(); ++p) {
-        sums[static_cast<std::size_t>(first * pixels) + p] += seen[p];
-        squares += seen[p] * seen[p];
-      }
+      const Tensor images = warped.rows(first, here);
+      const Variable seen = network.aligned(Variable(images));
+      sums.add_classes(network.classified(seen).value(), labels.data() + first);
+      sums.add_images(seen.value(), images, data.images.rows(first, here), first * pixels);
     }
   }
-  // Sums of squares: all, those of the means over rounds of each image, and that of the mean of all.
-  const double times = rounds, all = times * static_cast<double>(count);
-  std::vector<double> totals(static_cast<std::size_t>(pixels), 0.0);
-  double of_images = 0.0, of_all = 0.0;
-  for (std::size_t p = 0; p < sums.size(); ++p) {
-    of_images += sums[p] * sums[p] / times;
-    totals[p % static_cast<std::size_t>(pixels)] += sums[p];
-  }
-  for (const double total : totals) of_all += total * total / all;
-  const double denominator = squares - of_all;
-  return {static_cast<double>(right) / all, static_cast<double>(near) / all,
-          denominator > 0.0 ? (squares - of_images) / denominator : 0.0};
+  const double all = static_cast<double>(count) * rounds;
+  return {static_cast<double>(sums.right) / all, static_cast<double>(sums.near) / all,
+          sums.spread(count, rounds), sums.before > 0.0 ? std::sqrt(sums.after / sums.before) : 0.0};
 }
 
 }  // namespace cinnabar

@@ -37,14 +37,21 @@ class RandomWarp {
   std::unique_ptr<GridGenerator> generator_;  ///< none where nothing is to be done
 };
 
+/// What a network is taught.
+enum class SliceTask {
+  classify,  ///< the class of a warped image; how to transform it is the transformer's own affair
+  align,     ///< to undo the warp: the mean squared difference between aligned() and the image before
+};
+
 struct SliceTrainingOptions {
+  SliceTask task = SliceTask::classify;
   std::int64_t epochs = 60;
   std::int64_t batch_size = 32;
   double learning_rate = 2e-3;  ///< of Adam, falling along half a cosine
   std::uint64_t seed = 0;       ///< of the warps and of the order
 };
 
-/// Trains a classifier on images that are warped anew for every epoch. What it computes follows from the
+/// Trains a network on images that are warped anew for every epoch. What it computes follows from the
 /// options, the data and the network's weights alone.
 class SliceTraining {
  public:
@@ -73,6 +80,9 @@ struct SliceScore {
   /// How much the images as the classifier sees them still depend on the warp: their variance over the rounds
   /// divided by their variance over rounds and images.
   double spread = 0.0;
+  /// Root mean square difference between images after and before warp and transformer, divided by that
+  /// between warped and original images: 0 where every warp is undone.
+  double left = 0.0;
 };
 SliceScore score_slices(SliceClassifier& network, const LabelledImages& data, const RandomWarp& warp,
                         int rounds);
