@@ -19,6 +19,7 @@ namespace {
 using namespace registration;
 
 constexpr const char* kColin = "/usr/share/mricron/templates/ch2bet.nii.gz";
+constexpr std::int64_t kBatches = 1500;  ///< of a training whose epochs nobody named
 
 struct StnArguments {
   std::vector<std::string> scans;
@@ -29,7 +30,7 @@ struct StnArguments {
   int rounds = 4;
   SliceOptions slices;
   SliceClassifierOptions network;
-  SliceTrainingOptions training;
+  SliceTrainingOptions training{.epochs = 0};  ///< 0 epochs: about kBatches
 };
 
 /// One training's outcome, a row of the table.
@@ -153,7 +154,7 @@ void print_head(const StnArguments& arguments, const SliceSplit& data) {
   std::fflush(stdout);
 }
 
-void run(const StnArguments& arguments) {
+void run(StnArguments arguments) {
   const bool plain = std::find(arguments.transformers.begin(), arguments.transformers.end(), "none") !=
                      arguments.transformers.end();
   if (plain && arguments.task == "align") {
@@ -163,6 +164,11 @@ void run(const StnArguments& arguments) {
   const RandomWarp warp(arguments.warp, {arguments.slices.side, arguments.slices.side});
   catch_interrupts();
   const SliceSplit data = split_slices(scans_of(scans_or_colin(arguments)), arguments.slices);
+  if (arguments.training.epochs == 0) {
+    const std::int64_t batch = arguments.training.batch_size;
+    const std::int64_t batches = (data.training.images.shape(0) + batch - 1) / batch;
+    arguments.training.epochs = (kBatches + batches - 1) / batches;
+  }
   print_head(arguments, data);
   std::vector<Outcome> all;
   for (const std::string& transformer : arguments.transformers) {
@@ -215,9 +221,9 @@ void add_train_stn(CLI::App& train) {
       ->check(CLI::Range(1, 100))
       ->capture_default_str();
   command.add_option("--seed", arguments->first_seed, "the first seed")->capture_default_str();
-  command.add_option("--epochs", arguments->training.epochs, "passes over the slices")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command
+      .add_option("--epochs", arguments->training.epochs, "passes over the slices (default: 1500 batches)")
+      ->check(CLI::PositiveNumber);
   command.add_option("--batch", arguments->training.batch_size, "slices in a batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

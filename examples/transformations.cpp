@@ -82,7 +82,7 @@ class Picture {
 Variable parameters_of(const std::string& family, const GridGenerator& generator) {
   static const std::map<std::string, double> sizes{{"affine", 0.3},       {"attention", 0.4},
                                                    {"homography", 0.2},   {"tps", 0.14},
-                                                   {"displacement", 0.1}, {"velocity", 0.14}};
+                                                   {"displacement", 0.1}, {"velocity", 0.12}};
   if (family == "cpab") {
     return Variable(dynamic_cast<const CpabWarp&>(generator).space().sample_prior(1, 0.3, 0.4, {.seed = 5}));
   }
