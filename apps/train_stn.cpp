@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
@@ -61,8 +62,8 @@ std::vector<std::string> scans_or_colin(const StnArguments& arguments) {
   return {kColin};
 }
 
-/// As many parameters as the transformer's network has, or that network itself. Without a transformer the
-/// classifier is widened until it has those of the one with an affine transformer.
+/// Without a transformer the classifier is widened until it has about as many parameters as with an affine
+/// one.
 SliceClassifierOptions network_options(const StnArguments& arguments, const std::string& transformer,
                                        std::uint64_t seed) {
   SliceClassifierOptions options = arguments.network;

@@ -1,6 +1,7 @@
 #include "layers/thin_plate_warp.hpp"
 
 #include <Eigen/Dense>
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/elementwise.hpp"

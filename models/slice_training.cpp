@@ -1,14 +1,13 @@
 #include "models/slice_training.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
 
-#include "autograd/elementwise.hpp"
 #include "autograd/losses.hpp"
 #include "autograd/random.hpp"
-#include "autograd/reduce.hpp"
 #include "layers/cpab_warp.hpp"
 #include "layers/matrix_warp.hpp"
 

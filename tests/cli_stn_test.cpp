@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "models/slice_classifier.hpp"
 #include "registration/nifti.hpp"
 #include "tests/child_process.hpp"
@@ -53,7 +55,7 @@ TEST_F(TrainStn, WritesATableAndNetworks) {
   EXPECT_NE(result.output.find("\nicstn "), std::string::npos) << result.output;
   const std::string table = read_bytes(folder_ / "net.csv");
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 5) << table;
-  EXPECT_NE(table.find("\nicstn,affine,1,"), std::string::npos) << table;
+  EXPECT_NE(table.find("\nclassify,icstn,affine,1,"), std::string::npos) << table;
   EXPECT_EQ(load_slice_classifier(folder_ / "net_none.safetensors")->options().transformer, "none");
   EXPECT_EQ(load_slice_classifier(folder_ / "net_icstn.safetensors")->options().side, 16);
   EXPECT_EQ(folder_.count(), 7) << "a temporary file was left";
@@ -70,11 +72,20 @@ TEST_F(TrainStn, TakesTheHomographyWhereTheWarpIsOne) {
   EXPECT_EQ(load_slice_classifier(folder_ / "net.safetensors")->options().transformer, "icstn-homography");
 }
 
+TEST_F(TrainStn, Aligns) {
+  const CommandResult result =
+      train({"--task", "align", "--transformer", "tps", "--seeds", "1", "--out", at("net.safetensors")});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_NE(result.output.find("difference to the unwarped slices"), std::string::npos) << result.output;
+  EXPECT_NE(read_bytes(folder_ / "net.csv").find("\nalign,tps,affine,0,"), std::string::npos);
+}
+
 TEST_F(TrainStn, RefusesWhatItCannotDo) {
   expect_refused({"--transformer", "moebius"}, 2, "moebius");
   expect_refused({"--warp", "rubber"}, 2, "rubber");
   expect_refused({"--rounds", "0"}, 2, "--rounds");
   expect_refused({"--out", at("missing/net.safetensors")}, 1, "missing");
+  expect_refused({"--task", "align", "--transformer", "none"}, 1, "nothing can be aligned");
   expect_refused({"--levels", "50"}, 1, "too few for 50 levels");
   expect_refused({"--scans", at("no.nii.gz")}, 1, "no.nii.gz");
   write_bytes(folder_ / "scans.csv", "scan\nno.nii.gz\n");

@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
 #include "registration/brain_slices.hpp"
 #include "registration/nifti.hpp"
 #include "tests/scratch_folder.hpp"
@@ -163,6 +167,26 @@ TEST(SliceTraining, LearnsAndRepeatsItself) {
   // Without warps nothing depends on them.
   SliceClassifier plain(small("none"));
   EXPECT_NEAR(score_slices(plain, data, RandomWarp("none", {16, 16}), 2).spread, 0.0, 1e-9);
+}
+
+TEST(SliceTraining, LearnsToUndoWarps) {
+  // A bright spot beside the middle, of several sizes.
+  Tensor images = Tensor::empty({24, 1, 16, 16});
+  for (std::int64_t i = 0; i < images.numel(); ++i) {
+    const double x = static_cast<double>(i % 16) - 5.0, y = static_cast<double>(i / 16 % 16) - 9.0;
+    const double size = 2.0 + static_cast<double>(i / 256) / 12.0;
+    images.data<float>()[i] = static_cast<float>(std::exp(-(x * x + y * y) / (2 * size * size)));
+  }
+  const LabelledImages data{images, Tensor::zeros({24}, DType::i64)};
+  const RandomWarp warp("affine", {16, 16});
+  SliceClassifier network(small("icstn"));
+  EXPECT_NEAR(score_slices(network, data, warp, 2).left, 1.0, 1e-5);
+  SliceTraining training(network, data, warp,
+                         {.task = SliceTask::align, .epochs = 60, .batch_size = 8, .learning_rate = 1e-2});
+  const Tensor head = network.parameters().back().value().clone();
+  while (training.epochs_done() < 60) training.epoch();
+  EXPECT_LT(score_slices(network, data, warp, 2).left, 0.7);
+  EXPECT_TRUE(same_values(network.parameters().back().value(), head)) << "the classifier has learned";
 }
 
 TEST(SliceClassifier, KnowsAllTransformersAndComesBackFromItsFile) {
