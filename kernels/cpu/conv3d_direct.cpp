@@ -22,7 +22,7 @@ constexpr int kOutputs = 8;  // channels of a block of sums
 constexpr int kVectors = 3;  // registers of positions; 24 sums, 3 inputs and a weight fill 28 of 32
 #else
 constexpr int kOutputs = 4;
-constexpr int kVectors = 1;  // lanes take several registers
+constexpr int kVectors = 2;  // 8 sums, 2 inputs, a weight and a product fill 12 of 16
 #endif
 constexpr int kTapsAtOnce = 3;      // along W, of a block of the weight's gradient
 constexpr std::int64_t kTasks = 8;  // wanted where a shape has them, whatever the number of threads
@@ -34,7 +34,7 @@ constexpr std::int64_t kOvershoot = kVectors* kLanes<T>;
 /// Lanes at any address.
 template <class T>
 struct LooseLanesOf {
-  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+  typedef T type __attribute__((vector_size(kLaneBytes), aligned(alignof(T)), may_alias));
 };
 template <class T>
 using LooseLanes = typename LooseLanesOf<T>::type;
