@@ -13,7 +13,7 @@ namespace cinnabar::apps {
 struct MethodArguments {
   std::string method = "lddmm";
   std::string network, correction;  ///< files; empty: the default networks
-  int corrections = 1;
+  int corrections = 2;
   int samples = 50;
   int refine_iterations = 10;
   std::int64_t batch = 64;

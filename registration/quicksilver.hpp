@@ -13,7 +13,7 @@ namespace cinnabar::registration {
 struct QuicksilverSettings {
   std::filesystem::path network;     ///< of the role prediction
   std::filesystem::path correction;  ///< of the role correction; empty: none
-  int corrections = 1;               ///< times that the correction network is asked, each on what is left
+  int corrections = 2;               ///< times that the correction network is asked, each on what is left
   int samples = 50;                  ///< of a probabilistic network; 0 predicts once, without dropout
   std::uint64_t seed = 0;            ///< of the samples
   PredictionOptions patches;
