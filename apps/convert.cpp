@@ -40,16 +40,18 @@ void convert(const ConvertOptions& options) {
 void add_convert(CLI::App& app) {
   auto options = std::make_shared<ConvertOptions>();
   CLI::App* command = app.add_subcommand(
-      "convert", "Convert a network: the original's .pth.tar, another storage, or more features for further training");
+      "convert",
+      "Convert a network: the original's .pth.tar, another storage, or more features for further training");
   command->add_option("input", options->input, "Network: .pth, .pth.tar or .safetensors")->required();
   command->add_option("output", options->output, "File to write: .safetensors")->required();
   add_storage_option(*command, options->storage);
   command->add_flag("--correction", options->correction,
                     "It is a correction network, which the original's files do not say");
   command
-      ->add_option("--features", options->features,
-                   "Widen the network to so many features, a multiple of its own; it computes the same until it is "
-                   "trained further")
+      ->add_option(
+          "--features", options->features,
+          "Widen the network to so many features, a multiple of its own; it computes the same until it is "
+          "trained further")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}));
   command->callback([options] { convert(*options); });
 }

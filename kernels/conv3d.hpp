@@ -10,9 +10,9 @@ namespace cinnabar {
 
 /// How a convolution is computed (docs/kernels/conv3d.md).
 enum class Conv3dBackend {
-  by_rule,    ///< CPU: direct, fft (inputs of at most 32^3 voxels) or gemm, whichever a count of operations
-              ///< from the shapes says is the fastest. CUDA: direct in fp32, else mma where it can. The same
-              ///< everywhere but on GPUs without mma
+  by_rule,  ///< CPU: direct, fft (inputs of at most 32^3 voxels) or gemm, whichever a count of operations
+            ///< from the shapes says is the fastest. CUDA: fft (of at most 48^3) or direct likewise in fp32,
+            ///< else mma where it can. The same everywhere but on GPUs without mma
   automatic,  ///< what was fastest when this pass of this shape was first computed on this machine
               ///< (kernels/conv3d_choice.hpp). Backends round differently: bits then depend on that choice
   reference,  ///< CPU: plain loops, sums in f64
@@ -61,7 +61,7 @@ struct Conv3dOptions {
 ///
 /// f32 and f64 on the CPU, f32 on CUDA; rounded operands are for f32 alone. All functions assign. Every
 /// backend is deterministic: the order of every sum follows from the shapes alone, whatever the number of
-/// threads. By rule, and by every backend but CUDA's fft and cudnn, what an image becomes in forward and
+/// threads. By rule, and by every backend but cudnn, what an image becomes in forward and
 /// backward_input has the same bits in any batch.
 struct Conv3d {
   void (*forward)(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,

@@ -57,7 +57,8 @@ Tensor widened(const std::string& name, const Tensor& narrow, const Tensor& like
     for (std::int64_t j = 0; j < columns; ++j, to += taps) {
       const float* taps_from = from + (i / down * narrow.shape(1) + j / across) * taps;
       const double factor = share[static_cast<std::size_t>(i * columns + j)];
-      for (std::int64_t t = 0; t < taps; ++t) to[t] = static_cast<float>(factor * static_cast<double>(taps_from[t]));
+      for (std::int64_t t = 0; t < taps; ++t)
+        to[t] = static_cast<float>(factor * static_cast<double>(taps_from[t]));
     }
   }
   return wide;

@@ -52,8 +52,8 @@ struct PredictionObserver {
 
 /// The networks of Quicksilver at work on prepared pairs (Yang et al., NeuroImage 2017): the prediction
 /// network, or the mean of its samples where it has dropout, and on top of it the correction network, which
-/// sees the moving image and the fixed one pulled back by the predicted phi. It may be asked again for what its own
-/// result leaves.
+/// sees the moving image and the fixed one pulled back by the predicted phi. It may be asked again for what
+/// its own result leaves.
 class QuicksilverPredictor {
  public:
   /// Loads the files. Throws InputError for a file that is not a network of its role, and for a correction

@@ -85,11 +85,14 @@ inline std::vector<Tensor> run_reference(const ConvCase& c) {
   return run_all(Device::cpu(), DType::f64, exact, c.options.precision);
 }
 
-/// Allowed max |error| / max |reference| against sums in f64 of the same products. Tensor cores cut off what their
-/// sums lose where a CPU rounds (4.7e-6 seen on an H200 at a depth of 1809); cuDNN's order of sums is its own (3.3e-6).
+/// Allowed max |error| / max |reference| against sums in f64 of the same products. Tensor cores cut off what
+/// their sums lose where a CPU rounds (4.7e-6 seen on an H200 at a depth of 1809); cuDNN's order of sums is
+/// its own (3.3e-6).
 inline double tolerance_of(const ConvCase& c) {
   if (cuda_is_emulated()) return 2e-6;
-  return c.options.backend == Conv3dBackend::mma ? 1e-5 : c.options.backend == Conv3dBackend::cudnn ? 5e-6 : 2e-6;
+  return c.options.backend == Conv3dBackend::mma     ? 1e-5
+         : c.options.backend == Conv3dBackend::cudnn ? 5e-6
+                                                     : 2e-6;
 }
 
 inline void expect_close(const std::vector<Tensor>& actual, const std::vector<Tensor>& expected,

@@ -151,7 +151,8 @@ TEST_P(QuicksilverOnDevice, AgreesWithTheCpu) {
   };
   const std::vector<Tensor> expected = run(Device::cpu()), actual = run(device());
   ASSERT_EQ(actual.size(), expected.size());
-  // Gradients of PReLU's weights are single sums in which most cancels: 2.7e-5 on an H200, the others below 1e-5.
+  // Gradients of PReLU's weights are single sums in which most cancels: 2.7e-5 on an H200, the others below
+  // 1e-5.
   for (std::size_t i = 0; i < actual.size(); ++i)
     EXPECT_LE(relative_error(actual[i], expected[i]), actual[i].numel() == 1 ? 1e-4 : 1e-5) << i;
 }

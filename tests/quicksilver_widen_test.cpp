@@ -43,7 +43,9 @@ TEST(QuicksilverWiden, CopiesLearnDifferentThings) {
 TEST(QuicksilverWiden, SharesFollowFromTheSeed) {
   Quicksilver narrow(kNarrow);
   const std::string weight = "decoder_x_1.conv_inblock1.weight";
-  const auto of_seed = [&](std::uint64_t seed) { return widened(narrow, 4, seed)->state().tensors.at(weight); };
+  const auto of_seed = [&](std::uint64_t seed) {
+    return widened(narrow, 4, seed)->state().tensors.at(weight);
+  };
   EXPECT_TRUE(same_values(of_seed(1), of_seed(1)));
   EXPECT_FALSE(same_values(of_seed(1), of_seed(2)));
 }

@@ -4,8 +4,8 @@
 
 #include "engine/divide_up.hpp"
 
-// GCC notes that functions return such vectors in another way where the CPU has wider ones. None is called from
-// another file.
+// GCC notes that functions return such vectors in another way where the CPU has wider ones. None is called
+// from another file.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace cinnabar::cpu {

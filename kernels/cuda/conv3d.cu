@@ -30,14 +30,15 @@ Tensor operand_for(Conv3dBackend backend, const Tensor& operand, Conv3dPrecision
   return backend == Conv3dBackend::mma ? operand : rounded_operand(operand, precision);
 }
 
-constexpr std::int64_t kFftVoxels = 48 * 48 * 48;  // of larger inputs the spectra of a few images may fill the memory
+constexpr std::int64_t kFftVoxels =
+    48 * 48 * 48;  // of larger inputs the spectra of a few images may fill the memory
 
 double number(std::int64_t value) {
   return static_cast<double>(value);
 }
 
-/// Costs of one image, in multiply-adds at the rate of a GPU's fp32 units. Half of that rate is reached by direct
-/// products and by cuBLAS, and a byte moved counts as 7: on Titan Xp to H200 the ratio is 6 to 12.
+/// Costs of one image, in multiply-adds at the rate of a GPU's fp32 units. Half of that rate is reached by
+/// direct products and by cuBLAS, and a byte moved counts as 7: on Titan Xp to H200 the ratio is 6 to 12.
 constexpr double kRate = 0.5;
 constexpr double kByte = 7.0;
 
@@ -49,21 +50,23 @@ double direct_cost(const Conv3dShape& s) {
   return number(s.groups * s.depth() * s.out_volume()) * tiles / kRate;
 }
 
-/// Of whole transforms: about 50 bytes a voxel and channel for padding, transforming and transposing, the complex
-/// products, and the weights' spectra, made once for some images.
+/// Of whole transforms: about 50 bytes a voxel and channel for padding, transforming and transposing, the
+/// complex products, and the weights' spectra, made once for some images.
 double fft_cost(const Conv3dShape& s) {
   constexpr double kImages = 32.0;
   double voxels = 1.0;
   for (const Conv3dAxis& axis : s.axis) voxels *= number(next_smooth_number(axis.in + axis.padding));
-  const double channels = number(s.in_channels + s.out_channels), pairs = number(s.in_channels * s.out_channels);
-  return number(s.groups) * voxels * (50.0 * kByte * channels + pairs * (2.0 / kRate + 24.0 * kByte / kImages));
+  const double channels = number(s.in_channels + s.out_channels),
+               pairs = number(s.in_channels * s.out_channels);
+  return number(s.groups) * voxels *
+         (50.0 * kByte * channels + pairs * (2.0 / kRate + 24.0 * kByte / kImages));
 }
 
 /// The way that costs least, by the shapes of an image alone, so that it is the same in every batch.
 Conv3dBackend by_rule(Device device, Conv3dPrecision precision, const Conv3dShape& shape) {
   if (conv3d_has_mma(device, precision)) return Conv3dBackend::mma;
-  const bool by_fft = conv3d_is_eligible(Conv3dBackend::fft, device, shape) && shape.in_volume() <= kFftVoxels &&
-                      fft_cost(shape) < direct_cost(shape);
+  const bool by_fft = conv3d_is_eligible(Conv3dBackend::fft, device, shape) &&
+                      shape.in_volume() <= kFftVoxels && fft_cost(shape) < direct_cost(shape);
   return by_fft ? Conv3dBackend::fft : Conv3dBackend::direct;
 }
 

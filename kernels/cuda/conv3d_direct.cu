@@ -7,8 +7,8 @@
 // images; a second kernel adds the ranges' sums in order. Weights are packed first, channels written fastest,
 // for loads of whole rows. Shared memory: two stages of both tiles, 12.8 KB (14.8 KB for weights); the next
 // stage is loaded while this one is multiplied, so one barrier a stage. Launch: 128 threads with 8 x 8
-// results each; up to 32, 16 and 8 channels take lower blocks, of 32, 16 and 8 x 128. Limiting resource: fp32 arithmetic; a thread reads
-// 16 floats from shared memory for 64 multiply-adds.
+// results each; up to 32, 16 and 8 channels take lower blocks, of 32, 16 and 8 x 128. Limiting resource: fp32
+// arithmetic; a thread reads 16 floats from shared memory for 64 multiply-adds.
 
 #include "kernels/conv3d.hpp"
 

@@ -25,7 +25,8 @@ namespace {
 constexpr const char* kOp = "conv3d";
 constexpr std::int64_t kImageBytes = std::int64_t{1} << 30;   // of the images' scratch memory
 constexpr std::int64_t kWeightBytes = std::int64_t{1} << 28;  // of the weights' spectra
-constexpr std::int64_t kProductImages = 32;  // of a product, always: cuBLAS rounds differently where extents differ
+constexpr std::int64_t kProductImages =
+    32;  // of a product, always: cuBLAS rounds differently where extents differ
 
 Tensor complex_scratch(std::int64_t count, Device device) {
   return Tensor::empty({count, 2}, DType::f32, device);
@@ -85,7 +86,8 @@ class Transforms {
     for (std::int64_t first = 0; first < s_.batch; first += images_) {
       const std::int64_t images = std::min(images_, s_.batch - first);
       const Tensor in = read(source, from, first, images);
-      Tensor out = complex_scratch(grid_.frequencies() * image_rows(images) * s_.groups * to.channels, device_);
+      Tensor out =
+          complex_scratch(grid_.frequencies() * image_rows(images) * s_.groups * to.channels, device_);
       for (std::int64_t d = 0; d < grid_.extent[0]; d += planes_) {
         const std::int64_t planes = std::min(planes_, grid_.extent[0] - d);
         fill_weight_spectra(by_depth, d, planes, backwards ? -1 : 1, spectra);
@@ -136,8 +138,8 @@ class Transforms {
     if (output) return {s_.out_channels, {s_.axis[0].out, s_.axis[1].out, s_.axis[2].out}};
     return {s_.in_channels, {s_.axis[0].in, s_.axis[1].in, s_.axis[2].in}};
   }
-  /// Rows of images' spectra, so that they can be multiplied kProductImages at a time; those beyond the images
-  /// hold anything, and so do their products.
+  /// Rows of images' spectra, so that they can be multiplied kProductImages at a time; those beyond the
+  /// images hold anything, and so do their products.
   static std::int64_t image_rows(std::int64_t images) {
     return divide_up(images, kProductImages) * kProductImages;
   }
@@ -239,7 +241,8 @@ class Transforms {
     for (std::int64_t g = 0; g < s_.groups; ++g) {
       product.b = weights.data<float>() + 2 * (g * s_.out_channels * s_.in_channels);
       for (std::int64_t n = 0; n < images; n += kProductImages) {
-        product.a = from.data<float>() + 2 * (first * product.stride_a + n * product.row_a + g * from_channels);
+        product.a =
+            from.data<float>() + 2 * (first * product.stride_a + n * product.row_a + g * from_channels);
         product.output =
             to.data<float>() + 2 * (first * product.stride_output + n * product.row_output + g * to_channels);
         vendor::run(product, device_);

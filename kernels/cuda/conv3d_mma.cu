@@ -1,11 +1,11 @@
 // Convolution on tensor cores: operands rounded to tf32, fp16 or bf16, sums in f32.
-// Work split: at stride 1, and in every backward_input, a block of 128 threads owns 64 (or 32, 16) channels x 128
-// positions of an image and all taps multiply from a slab of the source in shared memory (conv3d_slab.cuh, 46 KB). For
-// backward_weight a block of 256 owns 64 (32, 16) output x 8 input channels x all taps and walks along the positions
-// (47 KB). What does not suit that is gathered as in conv3d_direct.cu, in tiles of 64 (32, 16) x 128 that go down
-// the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in tf32). Limiting resource: of the slab reading
-// fragments, 16 words of shared memory and 2 loads of weights a thread for 16 mma instructions a warp; of the gather
-// finding operands, about 24 loads of floats for 32.
+// Work split: at stride 1, and in every backward_input, a block of 128 threads owns 64 (or 32, 16) channels x
+// 128 positions of an image and all taps multiply from a slab of the source in shared memory
+// (conv3d_slab.cuh, 46 KB). For backward_weight a block of 256 owns 64 (32, 16) output x 8 input channels x
+// all taps and walks along the positions (47 KB). What does not suit that is gathered as in conv3d_direct.cu,
+// in tiles of 64 (32, 16) x 128 that go down the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in
+// tf32). Limiting resource: of the slab reading fragments, 16 words of shared memory and 2 loads of weights a
+// thread for 16 mma instructions a warp; of the gather finding operands, about 24 loads of floats for 32.
 
 #include "kernels/cuda/conv3d_mma.cuh"
 
@@ -75,7 +75,8 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
 
 void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                      Tensor& grad_weight) {
-  const bool has_tf32 = mma_is_compiled<TensorFloat32>(architecture_of_kernels<TensorFloat32>(input.device()));
+  const bool has_tf32 =
+      mma_is_compiled<TensorFloat32>(architecture_of_kernels<TensorFloat32>(input.device()));
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
     if (has_tf32 && slab_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;

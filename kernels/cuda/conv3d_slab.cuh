@@ -1,9 +1,9 @@
 #pragma once
 
-// conv3d on tensor cores where neighbouring positions read neighbouring voxels (a step of 1): a block copies all that
-// its positions can reach, some channels at a time, to shared memory once, rounded, and every tap multiplies from there.
-// The taps are distances along the source's voxels in memory order. A position near the border has a bit for each tap
-// that lies inside; the others read a zero.
+// conv3d on tensor cores where neighbouring positions read neighbouring voxels (a step of 1): a block copies
+// all that its positions can reach, some channels at a time, to shared memory once, rounded, and every tap
+// multiplies from there. The taps are distances along the source's voxels in memory order. A position near
+// the border has a bit for each tap that lies inside; the others read a zero.
 
 #include "kernels/cuda/conv3d_gather.cuh"
 #include "kernels/cuda/mma_tile.cuh"
@@ -11,9 +11,9 @@
 namespace cinnabar::cuda {
 namespace {
 
-constexpr int kMostTaps = 32;           // bits of a mask
-constexpr int kSlabPositions = 1440;    // of a source, in shared memory; the one behind them is zero
-constexpr int kSlabWords = kMmaWords;   // of the depth, at every position
+constexpr int kMostTaps = 32;          // bits of a mask
+constexpr int kSlabPositions = 1440;   // of a source, in shared memory; the one behind them is zero
+constexpr int kSlabWords = kMmaWords;  // of the depth, at every position
 
 /// The taps of a gather whose source steps are 1.
 struct SlabTaps {
@@ -23,7 +23,8 @@ struct SlabTaps {
   std::int32_t least, most;            // of the distances
 };
 
-/// Bits of the taps through which the position with source coordinates z, y, x, at its first tap, reads inside.
+/// Bits of the taps through which the position with source coordinates z, y, x, at its first tap, reads
+/// inside.
 __device__ __forceinline__ std::uint32_t taps_inside(const Gather& gather, int z, int y, int x) {
   const auto inside = [](const GatherAxis& axis, int at, int tap) {
     return static_cast<unsigned>(at + tap * axis.source_tap) < static_cast<unsigned>(axis.source_extent);
@@ -56,8 +57,8 @@ struct SlabPosition {
   }
 };
 
-/// Index in shared memory of a word at a position: the halves of every other four positions are exchanged, so that a
-/// fragment's 8 positions x 4 words lie in 32 banks.
+/// Index in shared memory of a word at a position: the halves of every other four positions are exchanged, so
+/// that a fragment's 8 positions x 4 words lie in 32 banks.
 __device__ __forceinline__ int slab_index(int position, int word) {
   return position * kSlabWords + (word ^ (position & 4));
 }
@@ -204,11 +205,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The weight gradient: sums over positions p of grad[o][p] input[c][p + tap]. A block owns some output channels x 8
-// input channels x all taps, which its warps share, and walks along the positions of some images. Of the input a ring of
-// voxels stays in shared memory, as many as the taps reach at a time, so that each is read once. Operands were rounded
-// to their precision and are multiplied as tf32, which holds all three exactly: neighbours along the depth are here
-// neighbours in the image, which a word of two halves could hold for every other tap only.
+// The weight gradient: sums over positions p of grad[o][p] input[c][p + tap]. A block owns some output
+// channels x 8 input channels x all taps, which its warps share, and walks along the positions of some
+// images. Of the input a ring of voxels stays in shared memory, as many as the taps reach at a time, so that
+// each is read once. Operands were rounded to their precision and are multiplied as tf32, which holds all
+// three exactly: neighbours along the depth are here neighbours in the image, which a word of two halves
+// could hold for every other tap only.
 
 constexpr int kWeightThreads = 256;
 constexpr int kWeightChannels = kMmaColumns;  // of a block; a warp loads one
@@ -219,8 +221,8 @@ constexpr int kTapsOfWarp = kMostTaps / (kWeightThreads / 32);
 
 /// How the positions of all images are shared among the blocks' parts.
 struct SlabParts {
-  std::int32_t positions;       // of an image
-  std::int32_t range;           // positions of a unit, whole steps
+  std::int32_t positions;  // of an image
+  std::int32_t range;      // positions of a unit, whole steps
   std::int32_t units_of_image;
   std::int32_t units;
   std::int32_t units_of_part;

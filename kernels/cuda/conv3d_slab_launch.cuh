@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::int64_t kWantedWeightBlocks = 528;  // four for each of the 132 multiprocessors of an H200
 constexpr std::int32_t kLeastChannels = 4;         // read; fewer leave most of the depth of a product empty
-constexpr std::int64_t kLeastRange = 512;          // positions of a unit of the weight gradient, if there are so many
+constexpr std::int64_t kLeastRange = 512;  // positions of a unit of the weight gradient, if there are so many
 
 /// The taps of a gather, where so many positions in a row reach at most `room` voxels.
 std::optional<SlabTaps> slab_taps(const Gather& gather, std::int64_t positions, std::int64_t room) {
@@ -23,21 +23,23 @@ std::optional<SlabTaps> slab_taps(const Gather& gather, std::int64_t positions, 
     if (axis.source_step != 1) return std::nullopt;
   }
   // Else later positions could begin to read before earlier ones.
-  if (height.positions > height.source_extent || width.positions > width.source_extent + 1) return std::nullopt;
+  if (height.positions > height.source_extent || width.positions > width.source_extent + 1)
+    return std::nullopt;
   SlabTaps taps{};
   if (std::int64_t{depth.taps} * height.taps * width.taps > kMostTaps) return std::nullopt;
   const std::int64_t row = width.source_extent, plane = row * height.source_extent;
   for (std::int32_t i = 0; i < depth.taps; ++i) {
     for (std::int32_t j = 0; j < height.taps; ++j) {
       for (std::int32_t k = 0; k < width.taps; ++k, ++taps.count) {
-        const std::int64_t distance = i * depth.source_tap * plane + j * height.source_tap * row + k * width.source_tap;
+        const std::int64_t distance =
+            i * depth.source_tap * plane + j * height.source_tap * row + k * width.source_tap;
         taps.distance[taps.count] = narrow(distance);
         taps.least = std::min(taps.least, narrow(distance));
         taps.most = std::max(taps.most, narrow(distance));
-        taps.kernel_tap[taps.count] =
-            ((depth.tap_first + i * depth.tap_step) * height.kernel + height.tap_first + j * height.tap_step) *
-                width.kernel +
-            width.tap_first + k * width.tap_step;
+        taps.kernel_tap[taps.count] = ((depth.tap_first + i * depth.tap_step) * height.kernel +
+                                       height.tap_first + j * height.tap_step) *
+                                          width.kernel +
+                                      width.tap_first + k * width.tap_step;
       }
     }
   }
@@ -103,13 +105,14 @@ bool slab_gathers(const std::vector<Gather>& gathers, const Tensor& source, cons
     if (positions == 0) continue;
     gather.padded_rows = narrow(padded_rows);
     gather.columns = narrow(positions);
-    const LaunchShape shape{dim3(static_cast<unsigned>(s.batch * divide_up(positions, kColumns)),
-                                 static_cast<unsigned>(padded_rows / tile_rows),
-                                 static_cast<unsigned>(gather.groups)),
-                            dim3(kThreads)};
+    const LaunchShape shape{
+        dim3(static_cast<unsigned>(s.batch * divide_up(positions, kColumns)),
+             static_cast<unsigned>(padded_rows / tile_rows), static_cast<unsigned>(gather.groups)),
+        dim3(kThreads)};
     launch(kOp, slab_kernel<Operand>(tile_rows), shape, target.device(), source.data<float>(),
-           reinterpret_cast<const std::uint32_t*>(packed.data<std::int32_t>()), epilogue_math<float>(epilogue),
-           gather, taps[i], narrow(positions), narrow(s.taps()), target.data<float>());
+           reinterpret_cast<const std::uint32_t*>(packed.data<std::int32_t>()),
+           epilogue_math<float>(epilogue), gather, taps[i], narrow(positions), narrow(s.taps()),
+           target.data<float>());
   }
   return true;
 }
@@ -145,7 +148,8 @@ bool slab_backward_weight(const Tensor& grad_output, const Tensor& input, const 
   if (!taps || taps->most - taps->least >= kRing || s.batch * positions == 0) return false;
   gather.columns = narrow(positions);
   const std::int64_t tile_rows = slab_rows(s.out_channels);
-  const std::int64_t across = divide_up(s.in_channels, kWeightChannels), down = divide_up(s.out_channels, tile_rows);
+  const std::int64_t across = divide_up(s.in_channels, kWeightChannels),
+                     down = divide_up(s.out_channels, tile_rows);
   // Parts follow from the shapes alone, so the order of the sums is the same on every GPU.
   const std::int64_t wanted = std::max<std::int64_t>(1, kWantedWeightBlocks / (across * down * s.groups));
   const std::int64_t least = std::max<std::int64_t>(kLeastRange, taps->most - taps->least);
@@ -165,8 +169,8 @@ bool slab_backward_weight(const Tensor& grad_output, const Tensor& input, const 
   const auto kernel = tile_rows == 16   ? conv3d_slab_weight_mma_kernel<Operand, 16>
                       : tile_rows == 32 ? conv3d_slab_weight_mma_kernel<Operand, 32>
                                         : conv3d_slab_weight_mma_kernel<Operand, 64>;
-  launch(kOp, kernel, shape, input.device(), grad_output.data<float>(), input.data<float>(), gather, *taps, parts,
-         narrow(s.taps()), partial.data<float>());
+  launch(kOp, kernel, shape, input.device(), grad_output.data<float>(), input.data<float>(), gather, *taps,
+         parts, narrow(s.taps()), partial.data<float>());
   if (count > 1) sum_parts(partial, count, grad_weight);
   return true;
 }

@@ -26,8 +26,8 @@ struct Plan {
   std::size_t work_bytes = 0;
 };
 
-/// Plans by shape. They own no work memory, which a transform takes from the device's pool for as long as it runs.
-/// At most kMostPlans are kept; then all are dropped and made again as needed.
+/// Plans by shape. They own no work memory, which a transform takes from the device's pool for as long as it
+/// runs. At most kMostPlans are kept; then all are dropped and made again as needed.
 class PlanCache {
  public:
   static constexpr std::size_t kMostPlans = 256;
@@ -80,8 +80,8 @@ void run(Device device, const FftShape& shape, cufftType type, const Execute& ex
   const Plan plan = cache().find(device, shape, type);
   Storage work(plan.work_bytes, device);  // freed in the stream's order, behind the transform
   check_cufft(cufftSetWorkArea(plan.handle, work.data()), "cufftSetWorkArea", shape);
-  check_cufft(cufftSetStream(plan.handle, static_cast<cudaStream_t>(current_stream(device))), "cufftSetStream",
-              shape);
+  check_cufft(cufftSetStream(plan.handle, static_cast<cudaStream_t>(current_stream(device))),
+              "cufftSetStream", shape);
   execute(plan.handle);
 }
 
