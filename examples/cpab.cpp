@@ -1,7 +1,9 @@
 // Undoes a deformation of a brain scan: the scan, or its middle slice, is warped by a random CPAB flow, then
 // gradient descent on theta looks for the flow that brings it back, seeing nothing but the two pictures.
 //   example_cpab SCAN.nii.gz PICTURE.png [volume]
-// The picture shows the scan, the warped scan, the recovered one and the difference that is left.
+// The picture shows the scan, the warped scan, the recovered one and the difference that is left; below,
+// where the warp takes the lines of a regular grid on the scan, where the one found takes them, and what both
+// leave of them.
 
 #include <cmath>
 #include <cstdio>
@@ -17,12 +19,10 @@
 #include "registration/slice_picture.hpp"
 
 using namespace cinnabar;
-
 /// The middle slice [1, 1, H, W] of a volume, or all of it at a third of the resolution.
 Variable picture_of(const Variable& scan, bool whole) {
   const Shape& shape = scan.shape();
-  const std::int64_t z = shape[2] / 2;
-  if (!whole) return reshape(slice(scan, 2, z, z + 1), {1, 1, shape[3], shape[4]});
+  if (!whole) return reshape(slice(scan, 2, shape[2] / 2, shape[2] / 2 + 1), {1, 1, shape[3], shape[4]});
   Variable coarse = gaussian_smooth(scan, {1.5, 1.5, 1.5});
   for (int axis = 2; axis < 5; ++axis) coarse = slice(coarse, axis, 0, shape[axis], 3);
   return coarse;
@@ -33,11 +33,11 @@ int main(int count, char** words) try {
   const Variable scan(registration::read_image(words[1]).voxels);
   const Variable target = picture_of(scan / amax(scan), count > 3);
   const CpabTransformer warp(count > 3 ? std::vector{3, 3, 3} : std::vector{5, 5});
-  const Variable truth(warp.space().sample_prior(1, 0.3, 0.15, {.seed = 7}));
+  const CpabSpace& space = warp.space();
+  const Variable truth(space.sample_prior(1, 0.3, 0.15, {.seed = 7}));
   const Variable moving = warp(target, truth).detach();
-
   constexpr int kSteps = 150;
-  Variable theta(Tensor::zeros({1, warp.space().dim()}), true);
+  Variable theta(Tensor::zeros({1, space.dim()}), true);
   Adam adam({{"theta", theta}}, {.learning_rate = 0.1});
   for (int step = 0; step < kSteps; ++step) {
     adam.set_rate_factor(cosine_schedule(kSteps)(step));
@@ -45,13 +45,14 @@ int main(int count, char** words) try {
     mse_loss(warp(moving, theta), target).backward();
     adam.step();
   }
-
   const NoGrad quiet;
-  const Variable found = warp(moving, theta);
+  const Variable found = warp(moving, theta), rest = abs(found - target);
   const auto rms = [&](const Variable& x) { return std::sqrt(mse_loss(x, target).value().item()); };
   std::printf("difference before %.4f after %.4f\n", rms(moving), rms(found));
-  registration::write_slices(words[2],
-                             {target.value(), moving.value(), found.value(), abs(found - target).value()});
+  const Variable grid(registration::grid_lines(13, space.dims())), there = cpab_flow(grid, -truth, space);
+  const Variable guess = cpab_flow(grid, theta, space), back = cpab_flow(there, -theta, space);
+  registration::write_slices(words[2], {target, moving, found, rest, target, moving, moving, found},
+                             {{}, {}, {}, {}, grid, there, guess, back}, 4, 2);
   return 0;
 } catch (const std::exception& error) {
   return std::fprintf(stderr, "example_cpab: %s\n", error.what()), 1;
