@@ -42,19 +42,6 @@ void dispatch_mma(const Conv3dOptions& options, const Function& fn) {
   });
 }
 
-/// The architecture that the kernels in use on a device were compiled for; it may be below the device's own.
-template <class Operand>
-int architecture_of_kernels([[maybe_unused]] Device device) {
-#ifdef CINNABAR_EMULATED
-  return std::numeric_limits<int>::max();
-#else
-  const DeviceScope scope(device);
-  cudaFuncAttributes attributes{};
-  CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, 64>));
-  return attributes.ptxVersion;
-#endif
-}
-
 void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue,
              const Conv3dOptions& options, Tensor& output) {
   dispatch_mma(options, [&](auto operand) {
@@ -75,13 +62,25 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
 
 void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                      Tensor& grad_weight) {
-  const bool has_tf32 =
-      mma_is_compiled<TensorFloat32>(architecture_of_kernels<TensorFloat32>(input.device()));
+  const bool has_tf32 = conv3d_has_mma(input.device(), Conv3dPrecision::tf32);
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
     if (has_tf32 && slab_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
     tiled_backward_weight(tiles_for<Operand>, grad_output, input, options, grad_weight);
   });
+}
+
+/// The architecture that the kernels in use on a device were compiled for; it may be below the device's own.
+template <class Operand>
+int architecture_of_kernels([[maybe_unused]] Device device) {
+#ifdef CINNABAR_EMULATED
+  return std::numeric_limits<int>::max();
+#else
+  const DeviceScope scope(device);
+  cudaFuncAttributes attributes{};
+  CINNABAR_CUDA(cudaFuncGetAttributes(&attributes, conv3d_gather_mma_kernel<Operand, 64>));
+  return attributes.ptxVersion;
+#endif
 }
 
 }  // namespace

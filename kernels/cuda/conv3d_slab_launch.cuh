@@ -53,7 +53,6 @@ std::optional<SlabTaps> slab_taps(const Gather& gather, std::int64_t positions, 
   return taps;
 }
 
-template <class Operand>
 using SlabKernel = void (*)(const float* source, const std::uint32_t* packed, EpilogueMath<float> epilogue,
                             Gather gather, SlabTaps taps, std::int32_t positions, std::int32_t kernel_taps,
                             float* target);
@@ -64,7 +63,7 @@ constexpr std::int64_t slab_rows(std::int64_t rows) {
 }
 
 template <class Operand>
-SlabKernel<Operand> slab_kernel(std::int64_t tile_rows) {
+SlabKernel slab_kernel(std::int64_t tile_rows) {
   if (tile_rows == 16) return conv3d_slab_mma_kernel<Operand, 16>;
   if (tile_rows == 32) return conv3d_slab_mma_kernel<Operand, 32>;
   return conv3d_slab_mma_kernel<Operand, 64>;
