@@ -12,8 +12,11 @@ include(GNUInstallDirs)
 
 find_program(CINNABAR_CCACHE ccache)
 if(CINNABAR_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CINNABAR_CCACHE})
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CINNABAR_CCACHE})
+  # Hits in any folder the project is cloned to, and with the tests' precompiled headers.
+  set(launcher ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros ${CINNABAR_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${launcher})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${launcher})
 endif()
 
 find_package(OpenMP REQUIRED COMPONENTS CXX)
