@@ -141,7 +141,8 @@ MomentumPrediction QuicksilverPredictor::predict(const ImagePair& pair, Infeasib
   } else {
     result.momentum = predictor.predict();
   }
-  for (int k = 0; correction_ && k < settings_.corrections; ++k) {
+  result.corrections = correction_ ? settings_.corrections : 0;
+  for (int k = 0; k < result.corrections; ++k) {
     const Flow flow = shoot_feasible(result, model().shooting(), rule, false);
     announce("correction");
     const Tensor unwarped = warp(Variable(pair.fixed), flow.phi, Boundary::border).value();

@@ -40,6 +40,7 @@ struct MomentumPrediction {
   Tensor momentum;           ///< [1, 3, D, H, W]
   Flow flow;                 ///< of the momentum, at t = 1
   std::int64_t patches = 0;  ///< that the prediction network saw, once for each sample
+  int corrections = 0;       ///< times that the correction network was asked
   double kept_length = 1.0;  ///< below 1 where the momentum was shortened until it could be shot
   std::optional<DeformationSamples> samples;
 };

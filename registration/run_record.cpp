@@ -99,7 +99,9 @@ Json networks_of(const QuicksilverPredictor& predictor) {
 }
 
 Json prediction_of(const MomentumPrediction& prediction) {
-  Json object{{"patches", prediction.patches}, {"kept_length", prediction.kept_length}};
+  Json object{{"patches", prediction.patches},
+              {"corrections", prediction.corrections},
+              {"kept_length", prediction.kept_length}};
   if (prediction.samples) {
     object["samples"] = prediction.samples->kept;
     object["samples_diverged"] = prediction.samples->diverged;

@@ -106,6 +106,7 @@ TEST_F(QuicksilverCommand, PredictsAndWritesWhatLddmmWrites) {
   EXPECT_EQ(record["networks"][0]["role"], "prediction");
   EXPECT_EQ(record["networks"][0]["crc32"].get<std::string>().size(), 8u);
   EXPECT_GT(record["prediction"]["patches"].get<int>(), 0);
+  EXPECT_EQ(record["prediction"]["corrections"], 0);
   EXPECT_EQ(record["prediction"]["kept_length"], 1.0);
   for (const char* stage : {"affine", "prediction", "shooting"}) {
     EXPECT_TRUE(record["stage_seconds"].contains(stage)) << stage;
@@ -144,6 +145,7 @@ TEST_F(QuicksilverCommand, AddsTheCorrection) {
       run("--method quicksilver --correction " + shell_quote(at("correction.safetensors")));
   EXPECT_NE(made("Momentum.nii.gz"), predicted);
   EXPECT_EQ(record["networks"][1]["role"], "correction");
+  EXPECT_EQ(record["prediction"]["corrections"], 2);
   EXPECT_TRUE(record["stage_seconds"].contains("correction"));
 }
 
