@@ -53,8 +53,8 @@ class QuicksilverGolden : public ::testing::TestWithParam<TorchCase> {
  protected:
   void SetUp() override { skip_unless_available(GetParam().device); }
 
-  /// One training as the file records it, with one backend.
-  void run(Conv3dBackend backend) {
+  /// One training as the file records it, with one backend: all of it, or the first loss and its gradients.
+  void run(Conv3dBackend backend, bool whole) {
     const nlohmann::json& options = GetParam().options;
     const std::int64_t patch = options.at("patch_size");
     Quicksilver network(
@@ -79,6 +79,7 @@ class QuicksilverGolden : public ::testing::TestWithParam<TorchCase> {
       adam.clear_gradients();
       loss.backward();
       if (step == 0) check_gradients(network, input.grad());
+      if (!whole) return;
       adam.step();
     }
     EXPECT_LE(error_of_change(network.state(), with_prefix(tensors_, "after3."), start_), change_tolerance());
@@ -136,7 +137,8 @@ TEST_P(QuicksilverGolden, TrainsAsTheOriginal) {
     if (backend == by_rule && !golden.device.is_cpu()) continue;  // that is `direct` there
     if (!conv3d_has_backend(golden.device, backend)) continue;
     SCOPED_TRACE(::testing::Message() << "backend " << static_cast<int>(backend));
-    run(backend);
+    // The emulator takes minutes for a training: one backend is enough for Adam.
+    run(backend, backend == direct || !(golden.device.is_cuda() && cuda_is_emulated()));
   }
 }
 
