@@ -31,7 +31,8 @@ struct CpabOptions {
 /// grazing a face within that distance is no exit, and a vertex is passed by one face after the other. A
 /// trajectory takes at most 511 exits (4095 in 1-D) and from then on looks its cell up once a step, as the
 /// stepping scheme does; that happens only where a field jumps outside the domain and pushes a point onto the
-/// jump from both sides. Exits are certain to be found where maps have row sums up to 256.
+/// jump from both sides. Exits are certain to be found, and the series accurate, where the absolute row
+/// sums of a map's linear part are at most 256.
 ///
 /// A NaN coordinate gives NaN coordinates and adds nothing to the gradient of the maps. All kernels assign
 /// their outputs and are deterministic: the same bits for any number of threads.

@@ -140,7 +140,7 @@ template <class Walk>
 struct CpabSegments;  // how many moves the gradient can take: kSegment * kSegments
 template <class T, int D>
 struct CpabSegments<CpabExactWalk<T, D>> {
-  static constexpr int kSegments = 32;  // 511 exits, 256 whole steps, and a part after each
+  static constexpr int kSegments = 32;  // 511 exits, 512 whole steps, and the end of the time
 };
 template <class T>
 struct CpabSegments<CpabLineWalk<T>> {

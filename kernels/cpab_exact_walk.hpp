@@ -10,24 +10,29 @@ namespace cinnabar {
 /// Terms of u(t) - u = sum_k term[k] theta^(k+1) for t = theta * time, theta in [0, 1].
 template <class T, int D>
 CINNABAR_HD void cpab_series(const T* map, const T* u, T time, T (&term)[CpabLimits<T>::kTerms][D]) {
+  T scaled[D][D];
   cpab_apply<T, D>(map, u, term[0]);
   CINNABAR_UNROLL
-  for (int a = 0; a < D; ++a) term[0][a] *= time;
+  for (int r = 0; r < D; ++r) {
+    term[0][r] *= time;
+    CINNABAR_UNROLL
+    for (int c = 0; c < D; ++c) scaled[r][c] = map[r * (D + 1) + c] * time;
+  }
+  CINNABAR_UNROLL
   for (int k = 1; k < CpabLimits<T>::kTerms; ++k) {
-    const T scale = time / static_cast<T>(k + 1);
     CINNABAR_UNROLL
     for (int r = 0; r < D; ++r) {
-      T sum = map[r * (D + 1)] * term[k - 1][0];
+      T sum = scaled[r][0] * term[k - 1][0];
       CINNABAR_UNROLL
-      for (int c = 1; c < D; ++c) sum += map[r * (D + 1) + c] * term[k - 1][c];
-      term[k][r] = scale * sum;
+      for (int c = 1; c < D; ++c) sum = cpab_multiply_add(scaled[r][c], term[k - 1][c], sum);
+      term[k][r] = sum * (T(1) / static_cast<T>(k + 1));
     }
   }
 }
 
 /// First theta in [0, limit) at which height + sum_k slope[k] theta^(k+1) falls below -tolerance, or `limit`.
-/// Each advance is as far as the largest possible curvature lets the polynomial stay above, so no exit is
-/// passed by; it converges quadratically onto a simple root.
+/// Each advance is as far as the smallest possible second derivative lets the polynomial stay above, so no
+/// exit is passed by; it converges quadratically onto a simple root.
 template <class T>
 CINNABAR_HD T cpab_first_exit(T height, const T (&slope)[CpabLimits<T>::kTerms], T limit) {
   constexpr int kTerms = CpabLimits<T>::kTerms;
@@ -37,24 +42,30 @@ CINNABAR_HD T cpab_first_exit(T height, const T (&slope)[CpabLimits<T>::kTerms],
     if (slope[0] < T(0)) return T(0);
     base = kTolerance;  // outside already but on its way in: it may not go further out
   }
-  T bend = T(0);
-  for (int k = 1; k < kTerms; ++k) bend += static_cast<T>((k + 1) * k) * std::abs(slope[k]);
+  T bend = T(-2) * slope[1];  // the second derivative is -bend or more
+  CINNABAR_UNROLL
+  for (int k = 2; k < kTerms; ++k)
+    bend = cpab_multiply_add(static_cast<T>((k + 1) * k), std::abs(slope[k]), bend);
   const T start = base;
   T theta = T(0);
   T fall = slope[0];
   for (int round = 0; round < 64; ++round) {
-    const T root = std::sqrt(fall * fall + T(2) * bend * base);
+    if (fall >= T(0) && bend <= T(0)) return limit;
+    const T square = cpab_multiply_add(fall, fall, T(2) * bend * base);
+    if (square < T(0)) return limit;  // turns round before the face
+    const T root = std::sqrt(square);
     const T advance = fall < T(0) ? T(2) * base / (root - fall) : (root + fall) / bend;
     theta += advance;
     if (!(theta < limit)) return limit;
     T value = T(0);
     fall = T(0);
+    CINNABAR_UNROLL
     for (int k = kTerms - 1; k >= 0; --k) {
-      fall = fall * theta + value;
-      value = value * theta + slope[k];
+      fall = cpab_multiply_add(fall, theta, value);
+      value = cpab_multiply_add(value, theta, slope[k]);
     }
-    fall = fall * theta + value;
-    base = start + value * theta;
+    fall = cpab_multiply_add(fall, theta, value);
+    base = cpab_multiply_add(value, theta, start);
     if (base <= kTolerance / 2) return theta;
   }
   return theta;
@@ -150,18 +161,21 @@ class CpabExactWalk {
     }
   }
 
-  /// Whether a whole step by `delta` could touch a face. Over a step with norm at most 1/2 the path bends
-  /// away from its chord by at most |velocity change| time / 8, which is below 0.15 |delta|.
+  /// Whether a whole step by `delta` could touch a face. With b the largest distance between path and chord
+  /// (cpab_bend), a path from height h to h' stays above h (1 - s) + h' s - 4 b s (1 - s), which is not
+  /// negative where sqrt(h) + sqrt(h') >= 2 sqrt(b); the test here asks for a little more.
   CINNABAR_HD bool comes_near(const T* delta) const {
     T reach = T(0);
     CINNABAR_UNROLL
     for (int a = 0; a < D; ++a) reach = std::abs(delta[a]) > reach ? std::abs(delta[a]) : reach;
+    const T packed = record_[CpabRecord<D>::kExits];
+    const T least = T(4) * (packed - static_cast<T>(static_cast<int>(packed))) * reach;
     bool near = false;
     for_exits([&](int, const CpabFace<T, D>& face) {
       const T here = face(state.u);
       const T change = face.along(delta);
       const T lowest = change < T(0) ? here + change : here;
-      near = near || lowest < T(0.15) * face.size() * reach;
+      near = near || lowest < T(0) || T(4) * lowest + std::abs(change) < face.size() * least;
     });
     return near;
   }
@@ -180,10 +194,10 @@ class CpabExactWalk {
     T shift[D] = {};
     for (int k = CpabLimits<T>::kTerms - 1; k >= 0; --k) {
       CINNABAR_UNROLL
-      for (int a = 0; a < D; ++a) shift[a] = (shift[a] + term[k][a]) * theta;
+      for (int a = 0; a < D; ++a) shift[a] = cpab_multiply_add(shift[a], theta, term[k][a]);
     }
     CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) state.u[a] += shift[a];
+    for (int a = 0; a < D; ++a) state.u[a] = cpab_multiply_add(shift[a], theta, state.u[a]);
     move.whole = 0;
     move.time = theta * time;
     state.remaining = exit < 0 ? T(0) : state.remaining - move.time;

@@ -10,6 +10,16 @@
 
 namespace cinnabar {
 
+/// a b + c, rounded once where the hardware can: always in kernels, on the CPU with the FMA instructions.
+template <class T>
+CINNABAR_HD T cpab_multiply_add(T a, T b, T c) {
+#if defined(__CUDA_ARCH__) || defined(__FMA__)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 /// Largest absolute row sum of L.
 template <class T, int D>
 CINNABAR_HD T cpab_norm(const T* map) {

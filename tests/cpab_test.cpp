@@ -101,6 +101,27 @@ TEST(Cpab, LongWalksAreUndoneSegmentBySegment) {
   EXPECT_LE(distance(points.grad(), expected), 1e-11);
 }
 
+TEST(Cpab, MapsWithRowSumsOf256AreStillExact) {
+  // Some 41 turns about the centre of one box, each through its four cells.
+  const CpabTessellation tessellation({1, 1});
+  const double turn = 256.0;
+  const double c = std::cos(turn), s = std::sin(turn);
+  const Tensor points = Tensor::from<double>({0.625, 0.40625, 0.5, 0.03125, 0.84375, 0.65625}, {3, 2});
+  Tensor expected = Tensor::zeros({1, 3, 2}, DType::f64);
+  for (int p = 0; p < 3; ++p) {
+    const double x = points.data<double>()[2 * p] - 0.5, y = points.data<double>()[2 * p + 1] - 0.5;
+    expected.data<double>()[2 * p] = 0.5 + c * x - s * y;
+    expected.data<double>()[2 * p + 1] = 0.5 + s * x + c * y;
+  }
+  const Tensor maps = maps_of_affine(tessellation, {0, -turn, turn / 2, turn, 0, -turn / 2});
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    const Variable moved =
+        cpab_flow_of_maps(Variable(points.to(dtype)), Variable(maps.to(dtype)), tessellation.grid());
+    // 512 rounded steps of half a radian
+    EXPECT_LE(distance(moved.value(), expected), dtype == DType::f64 ? 1e-12 : 2e-4);
+  }
+}
+
 TEST(Cpab, GradientsMatchDifferences) {
   for (const Boxes& boxes : {Boxes{4}, {2, 3}, {2, 1, 2}}) {
     for (const bool zero_boundary : {true, false}) {
