@@ -1,5 +1,5 @@
 // Teaches a VoxelMorph network to undo smooth random deformations of a scan from images alone, and judges it
-// by one that it was not taught. 300 steps, the default, take about a minute on two cores.
+// by one that it was not taught. The default is 300 steps.
 //   example_voxelmorph SCAN.nii.gz PICTURE.png [STEPS]
 // The scan, deformed, brought back, the difference left and that before; the grid goes along by the network's
 // map and comes back by its inverse.

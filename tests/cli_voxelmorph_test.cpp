@@ -1,5 +1,5 @@
 // cinnabar train voxelmorph and register --method voxelmorph on tiny heads: what they write, that a kill
-// loses nothing, and what they refuse. How well a trained network registers stands in docs/results.md.
+// loses nothing, and what they refuse.
 
 #include <gtest/gtest.h>
 
