@@ -30,5 +30,6 @@ void add_momenta(CLI::App& app);
 void add_train(CLI::App& app);
 void add_train_quicksilver(CLI::App& train);
 void add_train_stn(CLI::App& train);
+void add_train_voxelmorph(CLI::App& train);
 
 }  // namespace cinnabar::apps

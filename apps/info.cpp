@@ -11,6 +11,7 @@
 #include "engine/device.hpp"
 #include "engine/error.hpp"
 #include "models/quicksilver_file.hpp"
+#include "models/voxelmorph_file.hpp"
 
 namespace cinnabar::apps {
 
@@ -89,7 +90,28 @@ void print_plain(const Json& info) {
   std::printf("  --device auto chooses %s: %s\n", text("auto_device").c_str(), text("auto_reason").c_str());
 }
 
+Json gather_voxelmorph(const std::string& file) {
+  const auto [network, description] = load_voxelmorph(file);
+  const VoxelmorphOptions& options = description.network;
+  return {{"file", file},
+          {"role", "voxelmorph"},
+          {"features", options.features},
+          {"weights", network->parameter_count()},
+          {"levels", options.levels},
+          {"convolutions", options.convolutions},
+          {"half_resolution", options.half_resolution},
+          {"squarings", options.squarings},
+          {"symmetric", options.symmetric},
+          {"similarity", name_of(description.loss.similarity)},
+          {"lncc_radius", description.loss.lncc_radius},
+          {"smoothness", description.loss.smoothness},
+          {"spacing_mm", description.spacing_mm},
+          {"head_voxels", description.head_voxels},
+          {"notes", description.notes}};
+}
+
 Json gather_network(const std::string& file) {
+  if (is_voxelmorph_file(file)) return gather_voxelmorph(file);
   const auto [network, description] = load_quicksilver(file);
   const QuicksilverOptions& options = description.network;
   Json info;
@@ -104,7 +126,25 @@ Json gather_network(const std::string& file) {
   return info;
 }
 
+void print_notes(const Json& info) {
+  for (const auto& [key, note] : info["notes"].items()) {
+    std::printf("  %s: %s\n", key.c_str(), note.get<std::string>().c_str());
+  }
+}
+
+void print_voxelmorph(const Json& info) {
+  std::printf("%s\n  network of VoxelMorph: %lld features, %lld weights\n",
+              info["file"].get<std::string>().c_str(), info["features"].get<long long>(),
+              info["weights"].get<long long>());
+  for (const auto& [key, value] : info.items()) {
+    if (key == "file" || key == "role" || key == "features" || key == "weights" || key == "notes") continue;
+    std::printf("  %-20s %s\n", key.c_str(), value.dump().c_str());
+  }
+  print_notes(info);
+}
+
 void print_network(const Json& info) {
+  if (info["role"] == "voxelmorph") return print_voxelmorph(info);
   std::printf("%s\n  %s network of Quicksilver: %lld features, %lld weights, patches %s, dropout %g\n",
               info["file"].get<std::string>().c_str(), info["role"].get<std::string>().c_str(),
               info["features"].get<long long>(), info["weights"].get<long long>(),
@@ -112,9 +152,7 @@ void print_network(const Json& info) {
   for (const auto& [key, value] : info["momenta"].items()) {
     std::printf("  %-20s %s\n", key.c_str(), value.dump().c_str());
   }
-  for (const auto& [key, note] : info["notes"].items()) {
-    std::printf("  %s: %s\n", key.c_str(), note.get<std::string>().c_str());
-  }
+  print_notes(info);
 }
 
 }  // namespace

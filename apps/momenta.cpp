@@ -12,15 +12,13 @@
 #include "apps/schedule.hpp"
 #include "registration/momenta.hpp"
 #include "registration/outputs.hpp"
+#include "registration/prepared_pairs.hpp"
 
 namespace cinnabar::apps {
 
 namespace {
 
 using namespace registration;
-
-/// Brain volume to which --resolution refers: with the fluid inside the skull about that of an adult.
-constexpr double kReferenceHeadMm3 = 1.4e6;
 
 struct MomentaArguments {
   std::string pairs, output, shard = "1/1", device = "auto";
@@ -46,7 +44,7 @@ MomentaOptions resolve(const MomentaArguments& arguments, Device device) {
   if (arguments.as_is) {
     registration.preparation.resolution_mm = arguments.resolution_mm;
   } else {
-    registration.preparation.head_voxels = std::round(kReferenceHeadMm3 / std::pow(options.spacing_mm, 3.0));
+    registration.preparation.head_voxels = head_voxels_at(options.spacing_mm);
   }
   set_matching_scale(registration.matching, options.spacing_mm);
   registration.levels = parse_levels({arguments.iterations, "", ""});

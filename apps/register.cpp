@@ -92,6 +92,9 @@ void print_result(const RunFigures& figures, const RegistrationResult& result, c
   fmt::print("inverse error      {:.4f} mm mean, {:.4f} mm max\n", figures.inverse_consistency_mm,
              figures.inverse_consistency_mm_max);
   if (result.prediction) print_prediction(*result.prediction);
+  if (result.velocity.defined() && result.smallest_jacobian <= 0.0) {
+    fmt::print("caution            the map folds: train the network with a larger --smoothness\n");
+  }
   if (result.prediction && result.smallest_jacobian <= 0.0) {
     fmt::print("caution            the predicted map folds: --method quicksilver+lddmm mends that\n");
   }

@@ -11,6 +11,7 @@ namespace {
 
 using namespace registration;
 
+constexpr const char* kVoxelmorph = "voxelmorph";
 constexpr const char* kPrediction = "quicksilver_prediction.safetensors";
 constexpr const char* kCorrection = "quicksilver_correction.safetensors";
 
@@ -49,11 +50,13 @@ QuicksilverSettings networks_of(const MethodArguments& arguments) {
 void add_method_options(CLI::App& command, MethodArguments& arguments) {
   command
       .add_option("--method", arguments.method,
-                  "lddmm optimises, quicksilver predicts by a network, quicksilver+lddmm goes on from there")
-      ->check(CLI::IsMember({"lddmm", "quicksilver", "quicksilver+lddmm"}))
+                  "lddmm optimises, quicksilver predicts by a network, quicksilver+lddmm goes on from there, "
+                  "voxelmorph registers by a network in one pass")
+      ->check(CLI::IsMember({"lddmm", "quicksilver", "quicksilver+lddmm", "voxelmorph"}))
       ->capture_default_str();
-  command.add_option("--network", arguments.network,
-                     "prediction network (default: the one that comes with this program)");
+  command.add_option(
+      "--network", arguments.network,
+      "prediction network (default: the one that comes with this program), or that of voxelmorph");
   command.add_option("--correction", arguments.correction,
                      "correction network, or none (default: that of the default network)");
   command
@@ -84,6 +87,7 @@ void add_method_options(CLI::App& command, MethodArguments& arguments) {
 }
 
 void require_options_of_method(const CLI::App& command, const MethodArguments& arguments) {
+  const bool voxelmorph = arguments.method == kVoxelmorph;
   const bool predicts = arguments.method != "lddmm", refines = arguments.method == "quicksilver+lddmm";
   const auto refuse = [&](std::initializer_list<const char*> names, const char* reason) {
     for (const char* name : names) {
@@ -99,6 +103,10 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
     refuse({"--network", "--correction", "--corrections", "--samples", "--batch", "--stride", "--precision"},
            "it has no network");
   }
+  if (voxelmorph) {
+    refuse({"--correction", "--corrections", "--samples", "--batch", "--stride", "--precision"},
+           "its network sees whole images, once");
+  }
   if (!refines) refuse({"--refine-iterations"}, "it refines no prediction");
   if (predicts && !refines) refuse({"--sigma", "--relative-decrease"}, "it does not optimise");
 }
@@ -106,6 +114,15 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
 void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::optional<double> sigma,
                    RegistrationOptions& options) {
   if (arguments.method == "lddmm") return;
+  if (arguments.method == kVoxelmorph) {
+    if (arguments.network.empty()) {
+      fail_input("--method ", kVoxelmorph,
+                 " needs a network that cinnabar train voxelmorph made: ", "name it with --network");
+    }
+    register_by(std::make_shared<const VoxelmorphPredictor>(arguments.network, options.preparation.device),
+                options);
+    return;
+  }
   QuicksilverSettings settings = networks_of(arguments);
   settings.corrections = arguments.corrections;
   settings.samples = arguments.samples;

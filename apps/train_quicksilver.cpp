@@ -11,7 +11,10 @@
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
 #include "apps/network_options.hpp"
+#include "apps/training_options.hpp"
 #include "apps/training_progress.hpp"
+#include "models/quicksilver_file.hpp"
+#include "models/quicksilver_training.hpp"
 #include "registration/correction_pairs.hpp"
 #include "registration/momenta.hpp"
 #include "registration/output_file.hpp"
@@ -25,21 +28,19 @@ namespace {
 
 using namespace registration;
 
-struct QuicksilverArguments {
-  std::string pairs, momenta, output, validation_pairs, initial, prediction;
-  std::string device = "auto", schedule = "constant", places = "grid";
+struct QuicksilverArguments : TrainingArguments {
+  std::string momenta, initial, prediction;
+  std::string places = "grid";
   DType storage = DType::f32;
-  std::optional<double> validation;
   std::int64_t patch = 15;
   std::int64_t stride = 0;  ///< 0: a voxel less than the patch
-  bool correction = false, skip_missing = false, restart = false;
+  bool correction = false, skip_missing = false;
   double smoothing_voxels = 0.0;
-  double checkpoint_minutes = 5.0, max_minutes = 0.0;
   QuicksilverOptions network;
   QuicksilverTrainingOptions training;
 };
 
-constexpr double kValidationShare = 0.1;
+constexpr const char* kKind = "quicksilver";
 
 QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const MomentumModel& model) {
   QuicksilverTrainingOptions options = arguments.training;
@@ -48,7 +49,7 @@ QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const 
   options.patches.grid.stride = {arguments.stride, arguments.stride, arguments.stride};
   options.patches.places = arguments.places == "anywhere" ? PatchPlaces::anywhere : PatchPlaces::grid;
   options.patches.seed = arguments.network.seed;
-  options.schedule = arguments.schedule == "cosine" ? RateSchedule::cosine : RateSchedule::constant;
+  options.schedule = schedule_of(arguments);
   return options;
 }
 
@@ -85,25 +86,6 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
       {"the model in momenta.json", to_json(model).dump()}};
 }
 
-TrainingSplit split_pairs(std::vector<TrainingPair> pairs, const QuicksilverArguments& arguments) {
-  if (!arguments.validation_pairs.empty()) {
-    name_validation_pairs(pairs, arguments.validation_pairs);
-    return split_as_named(pairs);
-  }
-  const bool named = std::any_of(pairs.begin(), pairs.end(), [](const TrainingPair& pair) {
-    return pair.split != PairSplit::unspecified;
-  });
-  if (named && !arguments.validation) return split_as_named(pairs);
-  return split_by_subjects(std::move(pairs), arguments.validation.value_or(kValidationShare),
-                           arguments.network.seed);
-}
-
-std::vector<std::string> names_of(const std::vector<TrainingPair>& pairs) {
-  std::vector<std::string> names;
-  for (const TrainingPair& pair : pairs) names.push_back(pair.name);
-  return names;
-}
-
 /// The pairs to train and validate on: those of the checkpoint where there is one, whatever was finished
 /// since, unless a list says exactly which.
 TrainingSplit choose_pairs(const QuicksilverArguments& arguments,
@@ -111,15 +93,10 @@ TrainingSplit choose_pairs(const QuicksilverArguments& arguments,
   const std::vector<TrainingPair> pairs =
       arguments.pairs.empty() ? finished_pairs(arguments.momenta)
                               : finished_pairs(arguments.momenta, arguments.pairs, arguments.skip_missing);
-  if (!checkpoint) return split_pairs(pairs, arguments);
+  if (!checkpoint) return split_pairs(pairs, arguments, arguments.network.seed);
   const TrainingSettings& before = checkpoint->settings;
   if (!arguments.pairs.empty() && !arguments.skip_missing) {
-    const TrainingSplit split = split_pairs(pairs, arguments);
-    if (names_of(split.training) != before.training || names_of(split.validation) != before.validation) {
-      fail_input(arguments.pairs, ": names other pairs than the checkpoint has, ", before.training.size(),
-                 " to train on and ", before.validation.size(),
-                 " to validate with: give the list as it was to go on, or --restart to begin anew");
-    }
+    require_same_pairs(split_pairs(pairs, arguments, arguments.network.seed), before, arguments);
   }
   return split_as_before(pairs, before.training, before.validation);
 }
@@ -139,28 +116,10 @@ void print_plan(const QuicksilverTraining& training, const TrainingSplit& split,
   fmt::print("device      {} ({})\n", detail::concat(choice.device), choice.reason);
   fmt::print("network     {} features, {} parameters, {}\n", network.options().features,
              network.parameter_count(), name_of(network.options().precision));
-  fmt::print("pairs       {} to train on, {} to validate with", split.training.size(),
-             split.validation.size());
-  if (split.left_out > 0) fmt::print(", {} left out", split.left_out);
-  if (split.shared > 0) fmt::print("; {} of the latter share a subject with the former", split.shared);
-  fmt::print("\npatches     {} an epoch, {} batches in all\n", training.places(), training.total_steps());
+  print_split(split);
+  fmt::print("patches     {} an epoch, {} batches in all\n", training.places(), training.total_steps());
   if (training.step() > 0) fmt::print("goes on     after batch {}\n", training.step());
   std::fflush(stdout);
-}
-
-void print_end(const QuicksilverTraining& training, const TrainingFiles& files, TrainingEnd end) {
-  if (training.best().step > 0) {
-    fmt::print("validation  {:.4f} of predicting zero, after epoch {:.2f}\n",
-               training.best().validation.ratio, training.best().epoch);
-  }
-  if (end == TrainingEnd::out_of_time) {
-    fmt::print("stopped after --max-minutes at batch {} of {}; the same command goes on from {}\n",
-               training.step(), training.total_steps(), files.checkpoint.string());
-    return;
-  }
-  if (end == TrainingEnd::out_of_patience) fmt::print("stopped early after batch {}\n", training.step());
-  fmt::print("written     {}, {}, {}\n", files.network.string(), files.table.string(),
-             files.picture.string());
 }
 
 void check_arguments(const QuicksilverArguments& arguments) {
@@ -173,18 +132,24 @@ void check_arguments(const QuicksilverArguments& arguments) {
 TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& model) {
   const QuicksilverRole role =
       arguments.correction ? QuicksilverRole::correction : QuicksilverRole::prediction;
-  const std::string seed = fmt::format("{}", arguments.network.seed);
-  return {TrainingFiles(arguments.output),
-          {options_of(arguments, model), {}, {}},
-          {arguments.network,
-           role,
-           model,
-           {{"command", command_line()},
-            {"seed", seed},
-            {"precision", std::string(name_of(arguments.network.precision))}}},
-          arguments.storage,
-          arguments.checkpoint_minutes,
-          arguments.max_minutes};
+  const QuicksilverDescription description{
+      arguments.network,
+      role,
+      model,
+      {{"command", command_line()},
+       {"seed", fmt::format("{}", arguments.network.seed)},
+       {"precision", std::string(name_of(arguments.network.precision))}}};
+  const std::filesystem::path output = arguments.output;
+  const DType storage = arguments.storage;
+  const auto write = [=](const SafeTensors& weights, const std::map<std::string, std::string>& notes) {
+    QuicksilverDescription noted = description;
+    noted.notes.insert(notes.begin(), notes.end());
+    Quicksilver network(noted.network);
+    network.load_state(weights);
+    save_quicksilver(output, network, noted, storage);
+  };
+  return {kKind, TrainingFiles(arguments.output), {options_of(arguments, model), {}, {}},
+          write, arguments.checkpoint_minutes,    arguments.max_minutes};
 }
 
 /// Lets the pairs point to what a correction network learns from them, made where it is missing.
@@ -225,7 +190,7 @@ void run(const QuicksilverArguments& arguments) {
   const MomentumModel model = read_momentum_model(arguments.momenta);
   TrainingRun run = run_of(arguments, model);
   std::optional<TrainingCheckpoint> checkpoint;
-  if (!arguments.restart) checkpoint = read_checkpoint(run.files.checkpoint);
+  if (!arguments.restart) checkpoint = read_checkpoint(run.files.checkpoint, kKind);
   if (checkpoint) require_same_options(*checkpoint, run.settings.options, run.files.checkpoint);
   TrainingSplit split = choose_pairs(arguments, checkpoint);
   run.settings.training = names_of(split.training);
@@ -257,14 +222,7 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
   command.add_option("--pairs", arguments.pairs,
                      "list of pairs to use (.csv); without it all that are finished in the folder");
   command.add_flag("--skip-missing", arguments.skip_missing, "leave out pairs without a finished momentum");
-  command
-      .add_option(
-          "--validation", arguments.validation,
-          "share of the pairs to validate with, of subjects that are not trained on; 0: none (default: "
-          "as the list's column split says, else 0.1)")
-      ->check(CLI::Range(0.0, 0.9));
-  command.add_option("--validation-pairs", arguments.validation_pairs,
-                     "file with the names of the pairs to validate with, one a line");
+  add_validation_options(command, arguments);
   command.add_option("--batch", patches.batch_size, "patches in a batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -311,47 +269,9 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
                   "weight of the squared error of the velocities that momenta make, beside the momenta's L1")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.add_option("--learning-rate", training.learning_rate, "of Adam")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--schedule", arguments.schedule, "of the learning rate: constant, or cosine down to 0")
-      ->check(CLI::IsMember({"constant", "cosine"}))
-      ->capture_default_str();
-  command
-      .add_option("--moving-average", training.moving_average,
-                  "decay, such as 0.999: validate and keep averaged weights")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command
-      .add_option("--validation-steps", training.validation_steps,
-                  "batches between validations (0: an epoch)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command
-      .add_option("--patience", training.patience,
-                  "stop after so many validations without improvement (0: never)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_rate_options(command, arguments, training);
   command.add_option("--seed", arguments.network.seed, "of weights, patches, augmentation and dropout")
       ->capture_default_str();
-}
-
-void add_run_options(CLI::App& command, QuicksilverArguments& arguments) {
-  command.add_option("--out,--output,-o", arguments.output, "network to write (.safetensors)")->required();
-  add_storage_option(command, arguments.storage);
-  command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  add_precision_option(command, arguments.network.precision);
-  command
-      .add_option("--checkpoint-minutes", arguments.checkpoint_minutes,
-                  "a kill loses at most so much of the work")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command
-      .add_option("--max-minutes", arguments.max_minutes,
-                  "stop with a checkpoint after so long; the same command goes on (0: no limit)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_flag("--restart", arguments.restart, "begin anew although there is a checkpoint");
 }
 
 }  // namespace
@@ -363,6 +283,8 @@ void add_train_quicksilver(CLI::App& train) {
   add_data_options(command, *arguments);
   add_optimiser_options(command, *arguments);
   add_run_options(command, *arguments);
+  add_storage_option(command, arguments->storage);
+  add_precision_option(command, arguments->network.precision);
   command.callback([arguments] {
     arguments->network.patch = {arguments->patch, arguments->patch, arguments->patch};
     if (arguments->stride == 0) arguments->stride = arguments->patch - 1;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 namespace cinnabar::apps {
 
@@ -25,9 +26,10 @@ std::string duration_text(double seconds) {
 
 }  // namespace
 
-TrainingProgress::TrainingProgress(QuicksilverTraining& training, bool quiet)
+TrainingProgress::TrainingProgress(Training& training, bool quiet, std::string piece)
     : training_(training),
       quiet_(quiet),
+      piece_(std::move(piece)),
       terminal_(isatty(STDERR_FILENO) == 1),
       first_step_(training.step()),
       began_(Clock::now()),
@@ -43,16 +45,15 @@ void TrainingProgress::finish_line() {
 }
 
 std::string TrainingProgress::figures() {
-  MomentumLoss loss = training_.running_loss();
+  TrainingLoss loss = training_.running_loss();
   if (std::isnan(loss.mean) && !training_.curve().empty()) loss = training_.curve().back().training;
   const std::int64_t step = training_.step(), total = training_.total_steps();
   const double seconds = Seconds(Clock::now() - began_).count();
   const double speed = static_cast<double>(step - first_step_) / seconds;
-  return fmt::format(
-      "epoch {:.2f}/{:.6g}  batch {}/{}  loss {:.4g} ({:.3f} of zero)  {:.0f} patches/s  {} to go",
-      training_.epoch_of(step), training_.options().epochs, step, total, loss.mean, loss.ratio,
-      speed * static_cast<double>(training_.options().patches.batch_size),
-      duration_text(static_cast<double>(total - step) / speed));
+  return fmt::format("epoch {:.2f}/{:.6g}  batch {}/{}  loss {:.4g} ({:.3f} of zero)  {:.3g} {}/s  {} to go",
+                     training_.epoch_of(step), training_.epochs(), step, total, loss.mean, loss.ratio,
+                     speed * static_cast<double>(training_.batch_size()), piece_,
+                     duration_text(static_cast<double>(total - step) / speed));
 }
 
 void TrainingProgress::advanced() {

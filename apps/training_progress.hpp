@@ -3,7 +3,7 @@
 #include <chrono>
 #include <string>
 
-#include "models/quicksilver_training.hpp"
+#include "models/training.hpp"
 
 namespace cinnabar::apps {
 
@@ -12,7 +12,7 @@ namespace cinnabar::apps {
 class TrainingProgress {
  public:
   /// Speed counts from now on; `training` must stay.
-  TrainingProgress(QuicksilverTraining& training, bool quiet);
+  TrainingProgress(Training& training, bool quiet, std::string piece = "patches");
   ~TrainingProgress();
 
   void advanced();
@@ -22,8 +22,9 @@ class TrainingProgress {
   std::string figures();
   void finish_line();
 
-  QuicksilverTraining& training_;
+  Training& training_;
   bool quiet_;
+  std::string piece_;  ///< what a batch is made of
   bool terminal_;
   bool line_open_ = false;
   std::int64_t first_step_;

@@ -1,13 +1,9 @@
 #include "models/quicksilver_file.hpp"
 
-#include <algorithm>
-#include <cmath>
-#include <initializer_list>
-#include <nlohmann/json.hpp>
 #include <utility>
 
-#include "engine/printable.hpp"
 #include "engine/torch_file.hpp"
+#include "models/network_description.hpp"
 #include "models/quicksilver_import.hpp"
 
 namespace cinnabar {
@@ -18,46 +14,7 @@ using nlohmann::json;
 
 constexpr const char* kMetadataKey = "quicksilver";
 constexpr std::int64_t kFormat = 1;
-constexpr std::size_t kMaxDescription = 1 << 20;  ///< characters
-constexpr int kMaxDepth = 4;                      ///< of nested objects: damage could ask for deep recursion
 constexpr std::int64_t kMaxSteps = 100'000;
-
-/// A value of the file for a message.
-std::string shown(const json& value) {
-  if (value.is_structured()) return value.type_name();
-  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
-}
-
-/// Refuses anything but an object of exactly these entries.
-void require_entries(const json& object, const char* what, std::initializer_list<const char*> keys) {
-  if (!object.is_object()) fail_input("'", what, "' is not an object");
-  for (const char* key : keys) {
-    if (!object.contains(key)) fail_input("'", what, "' lacks '", key, "'");
-  }
-  for (const auto& [key, value] : object.items()) {
-    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
-      fail_input("'", what, "' has the unknown entry ", shown(key));
-    }
-  }
-}
-
-double number_between(const json& object, const char* key, double least, double most) {
-  const json& value = object[key];
-  const double number = value.is_number() ? value.get<double>() : std::nan("");
-  if (!(number >= least && number <= most)) {
-    fail_input("'", key, "' is ", shown(value), ", not a number in [", least, ", ", most, "]");
-  }
-  return number;
-}
-
-std::int64_t whole_number(const json& value, const char* key, std::int64_t least, std::int64_t most) {
-  const bool fits = value.is_number_integer() && value.get<double>() >= static_cast<double>(least) &&
-                    value.get<double>() <= static_cast<double>(most);
-  if (!fits) {
-    fail_input("'", key, "' is ", shown(value), ", not a whole number in [", least, ", ", most, "]");
-  }
-  return value.get<std::int64_t>();
-}
 
 QuicksilverRole role_of(const json& value) {
   for (const QuicksilverRole role : {QuicksilverRole::prediction, QuicksilverRole::correction}) {
@@ -96,13 +53,7 @@ std::string to_text(const QuicksilverDescription& description) {
 }
 
 QuicksilverDescription description_from(const std::string& text) {
-  if (text.size() > kMaxDescription) fail_input("the description has ", text.size(), " characters");
-  const auto shallow = [](int depth, json::parse_event_t, const json&) {
-    if (depth > kMaxDepth) fail_input("the description is nested too deeply");
-    return true;
-  };
-  const json object = json::parse(text, shallow, false);
-  if (object.is_discarded()) fail_input("the description is not valid JSON");
+  const json object = parse_description(text);
   require_entries(object, "description", {"format", "network", "role", "momenta", "notes"});
   if (object["format"] != kFormat) {
     fail_input("the description has format ", shown(object["format"]), "; this version reads ", kFormat);
@@ -111,30 +62,8 @@ QuicksilverDescription description_from(const std::string& text) {
   description.network = options_from_json(object["network"]);
   description.role = role_of(object["role"]);
   description.momenta = momentum_model_from_json(object["momenta"]);
-  if (!object["notes"].is_object()) fail_input("'notes' is not an object");
-  for (const auto& [key, note] : object["notes"].items()) {
-    if (!note.is_string()) fail_input("a note is not a string");
-    description.notes[key] = note.get<std::string>();
-  }
+  description.notes = notes_in(object);
   return description;
-}
-
-template <class T>
-bool all_finite(const Tensor& tensor) {
-  const T* first = tensor.data<T>();
-  return std::all_of(first, first + tensor.numel(),
-                     [](T value) { return std::isfinite(static_cast<float>(value)); });
-}
-
-bool is_finite(const Tensor& tensor) {
-  switch (tensor.dtype()) {
-    case DType::f16:
-      return all_finite<Half>(tensor);
-    case DType::bf16:
-      return all_finite<BFloat16>(tensor);
-    default:
-      return all_finite<float>(tensor);
-  }
 }
 
 ImportedQuicksilver described(SafeTensors content) {

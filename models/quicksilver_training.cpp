@@ -1,8 +1,6 @@
 #include "models/quicksilver_training.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <string>
 
 #include "autograd/elementwise.hpp"
 #include "autograd/green_operator.hpp"
@@ -13,61 +11,7 @@ namespace cinnabar {
 namespace {
 
 constexpr const char* kOp = "quicksilver_training";
-constexpr std::int64_t kPointsPerValidation = 20;
-constexpr std::size_t kPendingBatches = 16;  ///< losses read back at once, so that a GPU is not waited for
-constexpr double kFirstLossScale = 4096.0;   ///< L1's gradient is +-1 at the output, and fp16 ends at 65504
-constexpr std::int64_t kPointNumbers = 6;
-constexpr std::size_t kProgressNumbers = 6;
-
-void add_part(SafeTensors& whole, const std::string& prefix, const SafeTensors& part) {
-  for (const auto& [name, tensor] : part.tensors) whole.tensors[prefix + name] = tensor;
-  for (const auto& [name, text] : part.metadata) whole.metadata[prefix + name] = text;
-}
-
-SafeTensors part_of(const SafeTensors& whole, const std::string& prefix) {
-  SafeTensors part;
-  for (const auto& [name, tensor] : whole.tensors) {
-    if (name.starts_with(prefix)) part.tensors[name.substr(prefix.size())] = tensor;
-  }
-  for (const auto& [name, text] : whole.metadata) {
-    if (name.starts_with(prefix)) part.metadata[name.substr(prefix.size())] = text;
-  }
-  return part;
-}
-
-/// f64 numbers of a state, as many as `rows` times `columns` (rows < 0: any number of rows).
-std::vector<double> numbers_of(const SafeTensors& state, const std::string& name, std::int64_t rows,
-                               std::int64_t columns) {
-  const auto found = state.tensors.find(name);
-  if (found == state.tensors.end()) fail_input("the state of the training has no ", name);
-  const Tensor& table = found->second;
-  if (table.dtype() != DType::f64 || table.rank() != 2 || table.shape(1) != columns ||
-      (rows >= 0 && table.shape(0) != rows)) {
-    fail_input("the training's ", name, " is ", table);
-  }
-  return table.to_vector<double>();
-}
-
-void append(std::vector<double>& numbers, const LossPoint& point) {
-  numbers.insert(numbers.end(), {static_cast<double>(point.step), point.epoch, point.training.mean,
-                                 point.training.ratio, point.validation.mean, point.validation.ratio});
-}
-
-LossPoint point_from(const double* numbers) {
-  return {
-      static_cast<std::int64_t>(numbers[0]), numbers[1], {numbers[2], numbers[3]}, {numbers[4], numbers[5]}};
-}
-
-Tensor table(const std::vector<double>& numbers, std::int64_t columns) {
-  return Tensor::from(numbers, {static_cast<std::int64_t>(numbers.size()) / columns, columns});
-}
-
-std::int64_t steps_of(const QuicksilverTrainingOptions& options, std::int64_t places) {
-  CINNABAR_CHECK(options.epochs > 0.0 && options.epochs < 1e9, kOp, "cannot train ", options.epochs,
-                 " epochs");
-  const double draws = options.epochs * static_cast<double>(places);
-  return static_cast<std::int64_t>(std::ceil(draws / static_cast<double>(options.patches.batch_size)));
-}
+constexpr double kFirstLossScale = 4096.0;  ///< L1's gradient is +-1 at the output, and fp16 ends at 65504
 
 /// The loss of momenta that differ by `residual`.
 Variable loss_of(const Variable& residual, const MomentumLossWeights& weights) {
@@ -77,124 +21,47 @@ Variable loss_of(const Variable& residual, const MomentumLossWeights& weights) {
   return add(momentum, scale(sum(square(velocity)), weights.velocity));
 }
 
-AdamOptions adam_options(double learning_rate) {
-  AdamOptions options;
-  options.learning_rate = learning_rate;
-  return options;
-}
-
 }  // namespace
-
-MomentumLoss QuicksilverTraining::Sums::result() const {
-  return {loss / numbers, loss / zero};
-}
 
 QuicksilverTraining::QuicksilverTraining(Quicksilver& network, VolumeSet training,
                                          std::optional<VolumeSet> validation,
                                          const QuicksilverTrainingOptions& options)
-    : network_(network),
+    : Training(network, options),
+      network_(network),
       validation_(std::move(validation)),
       options_(options),
       patches_(std::make_shared<const QuicksilverPatches>(std::move(training), options.patches)),
       loader_([patches = patches_](std::int64_t step) { return (*patches)(step); },
-              {.prefetch = options.prefetch, .device = network.parameters().front().device()}),
-      optimizer_(network.named_parameters(), adam_options(options.learning_rate)),
-      total_steps_(steps_of(options, patches_->places())),
-      validation_steps_(options.validation_steps > 0 ? options.validation_steps
-                                                     : patches_->batches_per_epoch()) {
+              {.prefetch = options.prefetch, .device = device()}) {
   CINNABAR_CHECK(network.options().patch == options.patches.grid.patch, kOp, "patches of ",
                  options.patches.grid.patch, " for a network of ", network.options().patch);
   if (validation_) {
     validation_starts_ = quicksilver_places(*validation_, options.patches.grid);
     if (validation_starts_.shape(0) == 0) fail_input("the validation pairs are all background");
   }
-  if (network.options().precision == Conv3dPrecision::fp16)
-    scaler_.emplace(LossScaleOptions{kFirstLossScale});
-  if (options.moving_average > 0.0) average_.emplace(network.named_parameters(), options.moving_average);
-  if (options.schedule == RateSchedule::cosine) rate_ = cosine_schedule(total_steps_);
+  const bool scaled = network.options().precision == Conv3dPrecision::fp16;
+  prepare(patches_->places(), options.patches.batch_size, validation_.has_value(),
+          scaled ? kFirstLossScale : 0.0);
 }
 
-double QuicksilverTraining::epoch_of(std::int64_t step) const {
-  return static_cast<double>(step * options_.patches.batch_size) / static_cast<double>(places());
-}
-
-/// Changes the weights by the gradients of a loss. False where they overflowed and nothing was changed.
-bool QuicksilverTraining::step_down(const Variable& loss) {
-  if (scaler_) {
-    scaler_->scaled(loss).backward();
-    return scaler_->step(optimizer_);
-  }
-  loss.backward();
-  optimizer_.step();
-  return true;
-}
-
-void QuicksilverTraining::advance() {
+Training::BatchLoss QuicksilverTraining::batch_loss(std::int64_t) {
   const Batch batch = loader_.next();
-  network_.train();
-  if (rate_) optimizer_.set_rate_factor(rate_(step_));
-  optimizer_.clear_gradients();
   const Variable momentum(batch.at("momentum"));
   const Variable found = network_(Variable(batch.at("images")));
-  const Variable loss = loss_of(sub(found, momentum), options_.loss);
-  if (step_down(loss) && average_) average_->update();
-  ++step_;
-  pending_.push_back({step_, loss.value(), loss_of(momentum, options_.loss).value(),
-                      static_cast<double>(momentum.value().numel())});
-  if (is_point(step_)) {
-    LossPoint point;
-    point.step = step_;
-    point.epoch = epoch_of(step_);
-    point.training = running_loss();
-    curve_.push_back(point);
-    sums_ = {};
-  } else if (pending_.size() >= kPendingBatches) {
-    collect_pending();
-  }
+  return {loss_of(sub(found, momentum), options_.loss), loss_of(momentum, options_.loss).value(),
+          static_cast<double>(momentum.value().numel())};
 }
 
-bool QuicksilverTraining::is_point(std::int64_t step) const {
-  const std::int64_t every = std::max<std::int64_t>(1, validation_steps_ / kPointsPerValidation);
-  return step % every == 0 || step % validation_steps_ == 0 || step == total_steps_;
-}
-
-void QuicksilverTraining::collect_pending() {
-  for (const Pending& batch : pending_) {
-    const double loss = batch.loss.item();
-    if (!std::isfinite(loss)) {
-      fail_input("the training diverged: the loss of batch ", batch.step, " is ", loss,
-                 "; lower the learning rate", scaler_ ? ", or take another precision than fp16" : "");
-    }
-    sums_.loss += loss;
-    sums_.zero += batch.zero.item();
-    sums_.numbers += batch.numbers;
-  }
-  pending_.clear();
-}
-
-MomentumLoss QuicksilverTraining::running_loss() {
-  collect_pending();
-  return sums_.result();
-}
-
-bool QuicksilverTraining::validation_due() const {
-  return validation_ && step_ > 0 && step_ != validated_step_ &&
-         (step_ % validation_steps_ == 0 || step_ == total_steps_);
-}
-
-std::optional<QuicksilverTraining::Sums> QuicksilverTraining::measure(
-    const std::function<bool()>& keep_going) {
+std::optional<Training::LossSums> QuicksilverTraining::measure(const std::function<bool()>& keep_going) {
   const NoGrad quiet;
-  network_.eval();
-  Sums sums;
+  LossSums sums;
   const std::int64_t count = validation_starts_.shape(0), size = options_.patches.batch_size;
   for (std::int64_t first = 0; first < count; first += size) {
     if (keep_going && !keep_going()) return std::nullopt;
     const Tensor starts = validation_starts_.rows(first, std::min(size, count - first));
     const Batch batch = quicksilver_patches(*validation_, starts, options_.patches.grid.patch);
-    const Device device = network_.parameters().front().device();
-    const Variable momentum(batch.at("momentum").to(device));
-    const Variable found = network_(Variable(batch.at("images").to(device)));
+    const Variable momentum(batch.at("momentum").to(device()));
+    const Variable found = network_(Variable(batch.at("images").to(device())));
     sums.loss += loss_of(sub(found, momentum), options_.loss).value().item();
     sums.zero += loss_of(momentum, options_.loss).value().item();
     sums.numbers += static_cast<double>(momentum.value().numel());
@@ -202,70 +69,8 @@ std::optional<QuicksilverTraining::Sums> QuicksilverTraining::measure(
   return sums;
 }
 
-bool QuicksilverTraining::validate(const std::function<bool()>& keep_going) {
-  CINNABAR_CHECK(validation_due(), kOp, "nothing to validate after ", step_, " batches");
-  if (average_) average_->swap();
-  const std::optional<Sums> sums = measure(keep_going);
-  if (average_) average_->swap();
-  if (!sums) return false;
-  validated_step_ = step_;
-  LossPoint& point = curve_.back();
-  point.validation = sums->result();
-  if (best_.tensors.empty() || point.validation.mean < best_point_.validation.mean) {
-    best_ = average_ ? average_->state() : network_.state();
-    best_point_ = point;
-    stale_ = 0;
-  } else {
-    ++stale_;
-  }
-  return true;
-}
-
-SafeTensors QuicksilverTraining::best_weights() const {
-  if (!best_.tensors.empty()) return best_;
-  return average_ ? average_->state() : network_.state();
-}
-
-SafeTensors QuicksilverTraining::state() {
-  collect_pending();
-  SafeTensors state;
-  add_part(state, "network.", network_.state());
-  add_part(state, "optimizer.", optimizer_.state());
-  add_part(state, "random.", network_.random_state());
-  if (scaler_) add_part(state, "scaler.", scaler_->state());
-  if (average_) add_part(state, "average.", average_->state());
-  add_part(state, "best.", best_);
-  state.tensors["progress"] = table({static_cast<double>(step_), static_cast<double>(validated_step_),
-                                     static_cast<double>(stale_), sums_.loss, sums_.zero, sums_.numbers},
-                                    kProgressNumbers);
-  std::vector<double> points;
-  append(points, best_point_);
-  for (const LossPoint& point : curve_) append(points, point);
-  state.tensors["curve"] = table(points, kPointNumbers);
-  return state;
-}
-
-void QuicksilverTraining::load_state(const SafeTensors& state) {
-  const std::vector<double> progress = numbers_of(state, "progress", 1, kProgressNumbers);
-  const std::vector<double> points = numbers_of(state, "curve", -1, kPointNumbers);
-  if (points.empty() || !(progress[0] >= 0.0)) fail_input("the state of the training is damaged");
-  network_.load_state(part_of(state, "network."));
-  optimizer_.load_state(part_of(state, "optimizer."));
-  network_.load_random_state(part_of(state, "random."));
-  if (scaler_) scaler_->load_state(part_of(state, "scaler."));
-  if (average_) average_->load_state(part_of(state, "average."));
-  best_ = part_of(state, "best.");
-  best_point_ = point_from(points.data());
-  curve_.clear();
-  for (std::size_t i = kPointNumbers; i < points.size(); i += kPointNumbers) {
-    curve_.push_back(point_from(points.data() + i));
-  }
-  step_ = static_cast<std::int64_t>(progress[0]);
-  validated_step_ = static_cast<std::int64_t>(progress[1]);
-  stale_ = static_cast<std::int64_t>(progress[2]);
-  sums_ = {progress[3], progress[4], progress[5]};
-  pending_.clear();
-  loader_.seek(step_);
+void QuicksilverTraining::seek(std::int64_t step) {
+  loader_.seek(step);
 }
 
 }  // namespace cinnabar

@@ -21,6 +21,9 @@ void check(const UnetOptions& options) {
   CINNABAR_CHECK(options.decoder.empty() || options.decoder.size() + 1 == options.encoder.size(), kOp,
                  options.encoder.size(), " levels have ", options.encoder.size() - 1, " on the way up, not ",
                  options.decoder.size());
+  CINNABAR_CHECK(
+      options.output_level >= 0 && options.output_level < static_cast<std::int64_t>(options.encoder.size()),
+      kOp, "has no level ", options.output_level, " for the output among its ", options.encoder.size());
   CINNABAR_CHECK(options.convolutions >= 1, kOp, "levels need a convolution, got ", options.convolutions);
   CINNABAR_CHECK(options.kernel >= 1 && options.kernel % 2 == 1, kOp, "needs an odd kernel, got ",
                  options.kernel);
@@ -91,7 +94,8 @@ Unet::Unet(const UnetOptions& options) : options_(options) {
     encoders_.push_back(std::move(encoder));
   }
   decoders_.resize(down.size() - 1);
-  for (std::size_t level = decoders_.size(); level-- > 0;) {
+  const auto finest = static_cast<std::size_t>(options.output_level);
+  for (std::size_t level = decoders_.size(); level-- > finest;) {
     auto decoder = std::make_unique<Sequential>();
     add_level(*decoder, channels + down[level], up[level], 1, options, generator);
     channels = up[level];
@@ -116,7 +120,8 @@ Variable Unet::forward(const Variable& x) {
     features = encoder->forward(features);
     skipped.push_back(features);
   }
-  for (std::size_t level = decoders_.size(); level-- > 0;) {
+  const auto finest = static_cast<std::size_t>(options_.output_level);
+  for (std::size_t level = decoders_.size(); level-- > finest;) {
     const Variable& skip = skipped[level];
     features = decoders_[level]->forward(concat({doubled(features, skip.shape(), options_), skip}, 1));
   }

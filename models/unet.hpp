@@ -33,13 +33,17 @@ struct UnetOptions {
   UnetDownsampling downsampling = UnetDownsampling::stride;
   Interpolation upsampling = Interpolation::linear;
   UnetActivation activation = UnetActivation::leaky_relu;
+  /// Level that the output has the extents of: 0 is the full resolution, 1 half of it. The way up ends there,
+  /// and entries of `decoder` before it are not used.
+  std::int64_t output_level = 0;
   /// Factor of the output's initial weights. A network of velocities starts near zero with a small one.
   double output_scale = 1.0;
   std::uint64_t seed = 0;  ///< of the initial weights
 };
 
 /// U-Net (Ronneberger, Fischer and Brox, MICCAI 2015, fig. 1), in VoxelMorph's form (Balakrishnan et al.,
-/// IEEE TMI 2019, fig. 3): [N, in, D, H, W] to [N, out, D, H, W]. On the way down a level is a few
+/// IEEE TMI 2019, fig. 3): [N, in, D, H, W] to [N, out, D, H, W], or smaller extents where the way up ends
+/// earlier. On the way down a level is a few
 /// convolutions, each with an activation; on the way up, features are doubled in extent, joined with those
 /// that the level had on the way down ([doubled, skipped]), and convolved. A last convolution of one tap has
 /// no activation.

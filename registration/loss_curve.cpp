@@ -70,7 +70,7 @@ std::string path(const std::vector<Point>& points, const Axis& x, const Axis& y,
   return text += "\"/>\n";
 }
 
-std::vector<Point> ratios(const std::vector<LossPoint>& curve, MomentumLoss LossPoint::*kind) {
+std::vector<Point> ratios(const std::vector<LossPoint>& curve, TrainingLoss LossPoint::*kind) {
   std::vector<Point> points;
   for (const LossPoint& point : curve) {
     if (std::isfinite((point.*kind).ratio)) points.push_back({point.epoch, (point.*kind).ratio});
@@ -103,7 +103,7 @@ std::string draw_axes(const Axis& x, const Axis& y) {
   text += line({x.first, y.first}, {x.last, y.first}, "axis");
   text += line({x.first, y.first}, {x.first, y.last}, "axis");
   text += text_at(0.5 * (x.first + x.last), kHeight - 12, "middle", "epoch");
-  return text += text_at(x.first - 55, y.last - 22, "start", "L1 loss relative to predicting zero");
+  return text += text_at(x.first - 55, y.last - 22, "start", "loss relative to predicting zero");
 }
 
 std::string draw_legend(const std::vector<Point>& validation) {
@@ -138,7 +138,7 @@ std::string loss_table(const std::vector<LossPoint>& curve) {
   std::string text = "step,epoch,training_loss,training_ratio,validation_loss,validation_ratio\n";
   for (const LossPoint& point : curve) {
     text += concat(point.step, ",", cell(point.epoch));
-    for (const MomentumLoss& loss : {point.training, point.validation}) {
+    for (const TrainingLoss& loss : {point.training, point.validation}) {
       text += concat(",", cell(loss.mean), ",", cell(loss.ratio));
     }
     text += "\n";

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "models/quicksilver_training.hpp"
+#include "models/training.hpp"
 
 namespace cinnabar::registration {
 

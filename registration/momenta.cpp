@@ -12,6 +12,7 @@
 #include "autograd/similarity.hpp"
 #include "autograd/warp.hpp"
 #include "engine/safetensors.hpp"
+#include "registration/folder_settings.hpp"
 #include "registration/nifti.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
@@ -46,22 +47,6 @@ Json read_json(const std::filesystem::path& path) {
   if (!file || value.is_discarded())
     fail_input(path.string(), ": not a JSON file: remove it and start again");
   return value;
-}
-
-/// Writes the folder's settings, or checks that those it has are these.
-void claim_folder(const std::filesystem::path& folder, const MomentaOptions& options) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) fail_input(folder.string(), ": cannot make this folder: ", error.message());
-  const std::filesystem::path path = folder / "momenta.json";
-  const Json wanted = settings_of(options);
-  if (!std::filesystem::exists(path)) return write_text(path, wanted.dump(2) + "\n");
-  const Json found = read_json(path);
-  for (const auto& [key, value] : wanted.items()) {
-    if (found.contains(key) && found[key] == value) continue;
-    fail_input(path.string(), ": ", key, " is ", found.contains(key) ? found[key].dump() : "absent",
-               " there and ", value.dump(), " now: use the same options or another folder");
-  }
 }
 
 /// Deforms an image by a random geodesic with the given root mean square displacement: momentum of white
@@ -198,7 +183,7 @@ MomentaTotals make_momenta(const std::vector<PairEntry>& pairs, const std::files
                            const MomentaOptions& options, const MomentaObserver& observer) {
   CINNABAR_CHECK(options.shard >= 1 && options.shard <= options.shards, "make_momenta", "shard ",
                  options.shard, " of ", options.shards);
-  claim_folder(folder, options);
+  claim_folder(folder, "momenta.json", settings_of(options));
   Cohort cohort(folder, options, observer);
   MomentaTotals totals;
   const auto per_pair = static_cast<std::size_t>(options.augmentations) + 1;

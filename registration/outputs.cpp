@@ -140,15 +140,17 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
 
   const Json record = run_record(fixed, moving, result, options, context, figures);
   const std::vector<std::byte> picture = draw_mosaic({fixed, made.moving_affine, made.warped, made.warp});
-  const DisplacementField momentum =
-      field_from_voxel_displacement(result.momentum.to(Device::cpu()), result.grid);
+  // What made the deformation: an initial momentum or a stationary velocity.
+  const bool geodesic = result.momentum.defined();
+  const DisplacementField source = field_from_voxel_displacement(
+      (geodesic ? result.momentum : result.velocity).to(Device::cpu()), result.grid);
   std::vector<std::function<void()>> writers{
       [&] { write_affine(prefix + "0GenericAffine.mat", made.affine); },
       [&] { write_field(prefix + "1Warp.nii.gz", made.warp); },
       [&] { write_field(prefix + "1InverseWarp.nii.gz", made.inverse_warp); },
       [&] { write_image(prefix + "Warped.nii.gz", made.warped); },
       [&] { write_image(prefix + "InverseWarped.nii.gz", made.inverse_warped); },
-      [&] { write_field(prefix + "Momentum.nii.gz", momentum); },
+      [&] { write_field(prefix + (geodesic ? "Momentum.nii.gz" : "Velocity.nii.gz"), source); },
       [&] { write_image(prefix + "Jacobian.nii.gz", made.jacobian); },
       [&] { write_bytes(figures.picture, picture); }};
   std::optional<SampleMaps> maps;

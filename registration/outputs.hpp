@@ -8,9 +8,9 @@
 namespace cinnabar::registration {
 
 /// Writes every output of a registration under `prefix` (docs/files.md lists them): affine, both warps on the
-/// fixed image's grid, warped images both ways (raw intensities, one interpolation), momentum, Jacobian,
-/// mosaic, report and run record, and what samples of a probabilistic network say. Each file appears only
-/// when complete. `keep_going` returning false between two files stops with InterruptedRun.
+/// fixed image's grid, warped images both ways (raw intensities, one interpolation), momentum or velocity,
+/// Jacobian, mosaic, report and run record, and what samples of a probabilistic network say. Each file
+/// appears only when complete. `keep_going` returning false between two files stops with InterruptedRun.
 RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Image& moving,
                          const RegistrationResult& result, const RegistrationOptions& options,
                          const RunContext& context, const std::function<bool()>& keep_going);

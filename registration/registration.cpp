@@ -72,6 +72,15 @@ class StageClock {
   std::chrono::steady_clock::time_point began_;
 };
 
+/// Finds the velocity of the prepared pair, and its flow.
+void predict_velocity(const PreparedPair& prepared, const RegistrationOptions& options, StageClock& clock,
+                      RegistrationResult& result) {
+  VelocityPrediction found =
+      options.voxelmorph->predict(prepared.pair, [&](const std::string& stage) { clock.begin(stage); });
+  result.velocity = std::move(found.velocity);
+  result.flow = std::move(found.flow);
+}
+
 /// Finds the momentum of the prepared pair, and its geodesic.
 void find_geodesic(const PreparedPair& prepared, const RegistrationOptions& options,
                    const RegistrationObserver& observer, StageClock& clock, RegistrationResult& result) {
@@ -110,6 +119,18 @@ void score_header(const Image& fixed, const Image& moving, const Image* mask,
   ssd_of.header = similarity_ssd(header.pair.moving, header);
 }
 
+/// The grid that a network was trained on, unless a resolution was asked for.
+void take_grid(const std::string& file, double spacing_mm, double head_voxels,
+               PreparationOptions& preparation) {
+  if (preparation.resolution_mm > 0.0) return;
+  if (head_voxels <= 0.0 && spacing_mm <= 0.0) {
+    fail_input(file, ": does not say on which grid it was trained: ",
+               "give --resolution (the published networks: 1)");
+  }
+  preparation.head_voxels = head_voxels;
+  preparation.resolution_mm = head_voxels > 0.0 ? 0.0 : spacing_mm;
+}
+
 }  // namespace
 
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
@@ -132,6 +153,7 @@ bool recomputes_steps(const Shape& grid, const RegistrationOptions& options) {
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options) {
   const std::size_t matching =
       options.levels.empty() ? 0 : matching_bytes(grid, options, recomputes_steps(grid, options));
+  if (options.voxelmorph) return options.voxelmorph->peak_bytes(grid);
   return std::max(matching, options.predictor ? options.predictor->peak_bytes(grid) : 0);
 }
 
@@ -147,6 +169,7 @@ void require_memory(const Shape& grid, const RegistrationOptions& options) {
 }
 
 std::string_view method_of(const RegistrationOptions& options) {
+  if (options.voxelmorph) return "voxelmorph";
   if (!options.predictor) return "lddmm";
   return options.levels.empty() ? "quicksilver" : "quicksilver+lddmm";
 }
@@ -155,15 +178,7 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<d
                 RegistrationOptions& options) {
   const MomentumModel& model = predictor->model();
   const std::string file = predictor->files().front().path.string();
-  PreparationOptions& preparation = options.preparation;
-  if (preparation.resolution_mm <= 0.0) {
-    if (model.head_voxels <= 0.0 && model.spacing_mm <= 0.0) {
-      fail_input(file, ": does not say on which grid its momenta live: ",
-                 "give --resolution (the published networks: 1)");
-    }
-    preparation.head_voxels = model.head_voxels;
-    preparation.resolution_mm = model.head_voxels > 0.0 ? 0.0 : model.spacing_mm;
-  }
+  take_grid(file, model.spacing_mm, model.head_voxels, options.preparation);
   if (!options.levels.empty() && !sigma && model.sigma <= 0.0) {
     fail_input(file, ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
   }
@@ -171,6 +186,13 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<d
   options.matching.similarity = Similarity::ssd;
   options.matching.shooting = predictor->model().shooting();
   options.predictor = std::move(predictor);
+}
+
+void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options) {
+  const VoxelmorphDescription& description = network->description();
+  take_grid(network->file().string(), description.spacing_mm, description.head_voxels, options.preparation);
+  options.levels.clear();
+  options.voxelmorph = std::move(network);
 }
 
 RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
@@ -190,7 +212,11 @@ RegistrationResult register_images(const Image& fixed, const Image& moving, cons
       prepare_pair(fixed, moving, fixed_mask, result.affine.fixed_to_moving, options.preparation);
   result.grid = prepared.grid;
   require_memory(prepared.pair.fixed.shape(), options);
-  find_geodesic(prepared, options, observer, clock, result);
+  if (options.voxelmorph) {
+    predict_velocity(prepared, options, clock, result);
+  } else {
+    find_geodesic(prepared, options, observer, clock, result);
+  }
 
   clock.begin("evaluate");
   const NoGrad quiet;

@@ -10,6 +10,7 @@
 #include "registration/multiresolution.hpp"
 #include "registration/pair_preparation.hpp"
 #include "registration/quicksilver.hpp"
+#include "registration/voxelmorph.hpp"
 
 namespace cinnabar::registration {
 
@@ -21,7 +22,7 @@ void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 MatchingOptions default_matching();
 
 /// Everything `cinnabar register` can be told. Its methods are LDDMM (levels, no predictor), Quicksilver (a
-/// predictor, no levels) and Quicksilver refined by LDDMM (both).
+/// predictor, no levels), Quicksilver refined by LDDMM (both) and VoxelMorph (its network, no levels).
 struct RegistrationOptions {
   AffineOptions affine;
   std::optional<Matrix4> initial;  ///< fixed world to moving world
@@ -29,10 +30,11 @@ struct RegistrationOptions {
   MatchingOptions matching = default_matching();
   LbfgsOptions lbfgs;
   std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
-  std::shared_ptr<QuicksilverPredictor> predictor;  ///< makes the momentum to start from; none: zero
+  std::shared_ptr<QuicksilverPredictor> predictor;        ///< makes the momentum to start from; none: zero
+  std::shared_ptr<const VoxelmorphPredictor> voxelmorph;  ///< makes the velocity; none: another method
 };
 
-/// "lddmm", "quicksilver" or "quicksilver+lddmm".
+/// "lddmm", "quicksilver", "quicksilver+lddmm" or "voxelmorph".
 std::string_view method_of(const RegistrationOptions& options);
 
 /// Starts from what a predictor makes: takes over the grid and the metric it was trained on. A
@@ -40,6 +42,10 @@ std::string_view method_of(const RegistrationOptions& options);
 /// own. Throws InputError where the network does not say what is needed.
 void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
                 RegistrationOptions& options);
+
+/// Registers by a VoxelMorph network on the grid that it was trained on; a `resolution_mm` that is set
+/// already stays. Throws InputError where the network does not say its grid.
+void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options);
 
 /// Similarity of fixed and moving before and after, on the registration grid.
 struct StageSimilarity {
@@ -58,7 +64,8 @@ struct StageTime {
 struct RegistrationResult {
   AffineAlignment affine;
   Geometry grid;    ///< registration grid
-  Tensor momentum;  ///< [1, 3, D, H, W] on `grid`
+  Tensor momentum;  ///< [1, 3, D, H, W] on `grid`; undefined where there is none
+  Tensor velocity;  ///< stationary, [1, 3, D, H, W] in voxels of `grid`; undefined but for VoxelMorph
   Flow flow;        ///< phi and psi = phi^-1 at t = 1, in voxels of `grid`
   StageSimilarity ncc;
   StageSimilarity ssd;  ///< mean squared difference of scaled intensities

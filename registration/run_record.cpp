@@ -20,18 +20,6 @@ std::size_t peak_memory_bytes(Device device) {
   return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
 }
 
-std::string_view name_of(Similarity similarity) {
-  switch (similarity) {
-    case Similarity::ssd:
-      return "ssd";
-    case Similarity::ncc:
-      return "ncc";
-    case Similarity::lncc:
-      return "lncc";
-  }
-  fail("name_of", "unknown similarity");
-}
-
 std::string_view name_of(AffineModel model) {
   switch (model) {
     case AffineModel::none:
@@ -44,7 +32,32 @@ std::string_view name_of(AffineModel model) {
   fail("name_of", "unknown affine model");
 }
 
+/// What is the same for all methods.
+void add_preparation(const RegistrationOptions& options, Json& parameters) {
+  parameters["affine"] = name_of(options.affine.model);
+  parameters["resolution_mm"] = options.preparation.resolution_mm;
+  parameters["head_voxels"] = options.preparation.head_voxels;
+  parameters["crop"] = options.preparation.crop;
+  parameters["histogram_matching"] = options.preparation.match_histograms;
+}
+
+Json parameters_of(const VoxelmorphDescription& description) {
+  const VoxelmorphOptions& network = description.network;
+  return {{"features", network.features},
+          {"network_levels", network.levels},
+          {"half_resolution", network.half_resolution},
+          {"symmetric", network.symmetric},
+          {"squarings", network.squarings},
+          {"trained_with", cinnabar::name_of(description.loss.similarity)},
+          {"smoothness", description.loss.smoothness}};
+}
+
 Json parameters_of(const RegistrationOptions& options) {
+  if (options.voxelmorph) {
+    Json parameters = parameters_of(options.voxelmorph->description());
+    add_preparation(options, parameters);
+    return parameters;
+  }
   const ShootingOptions& shooting = options.matching.shooting;
   Json levels = Json::array();
   for (const Level& level : options.levels) {
@@ -52,22 +65,19 @@ Json parameters_of(const RegistrationOptions& options) {
                       {"smoothing_voxels", level.smoothing_voxels},
                       {"iterations", level.iterations}});
   }
-  return {{"similarity", name_of(options.matching.similarity)},
-          {"sigma", options.matching.sigma},
-          {"lncc_radius", options.matching.lncc_radius},
-          {"alpha", shooting.fluid.alpha},
-          {"beta", shooting.fluid.beta},
-          {"gamma", shooting.fluid.gamma},
-          {"power", shooting.fluid.power},
-          {"time_steps", shooting.time_steps},
-          {"inverse_iterations", shooting.inverse_iterations},
-          {"levels", levels},
-          {"relative_decrease", options.lbfgs.relative_decrease},
-          {"affine", name_of(options.affine.model)},
-          {"resolution_mm", options.preparation.resolution_mm},
-          {"head_voxels", options.preparation.head_voxels},
-          {"crop", options.preparation.crop},
-          {"histogram_matching", options.preparation.match_histograms}};
+  Json parameters{{"similarity", cinnabar::name_of(options.matching.similarity)},
+                  {"sigma", options.matching.sigma},
+                  {"lncc_radius", options.matching.lncc_radius},
+                  {"alpha", shooting.fluid.alpha},
+                  {"beta", shooting.fluid.beta},
+                  {"gamma", shooting.fluid.gamma},
+                  {"power", shooting.fluid.power},
+                  {"time_steps", shooting.time_steps},
+                  {"inverse_iterations", shooting.inverse_iterations},
+                  {"levels", levels},
+                  {"relative_decrease", options.lbfgs.relative_decrease}};
+  add_preparation(options, parameters);
+  return parameters;
 }
 
 Json levels_of(const RegistrationResult& result) {
@@ -150,7 +160,12 @@ nlohmann::ordered_json run_record(const Image& fixed, const Image& moving, const
               {"peak_memory_bytes", peak_memory_bytes(device)}};
   if (options.predictor) {
     record["networks"] = networks_of(*options.predictor);
-    record["precision"] = name_of(options.predictor->precision());
+    record["precision"] = cinnabar::name_of(options.predictor->precision());
+  }
+  if (options.voxelmorph) {
+    const std::filesystem::path& file = options.voxelmorph->file();
+    record["networks"] =
+        Json::array({{{"role", "voxelmorph"}, {"path", file.string()}, {"crc32", checksum(file)}}});
   }
   if (result.prediction) record["prediction"] = prediction_of(*result.prediction);
   return record;

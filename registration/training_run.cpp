@@ -11,8 +11,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kFormat = "cinnabar quicksilver training 1";
 const std::string kOption = "option ";
+
+/// What the checkpoints of a kind of training begin with.
+std::string format_of(const std::string& kind) {
+  return detail::concat("cinnabar ", kind, " training 1");
+}
 
 double minutes_since(Clock::time_point start) {
   return std::chrono::duration<double, std::ratio<60>>(Clock::now() - start).count();
@@ -44,34 +48,31 @@ void remove_leftovers(const std::filesystem::path& file) {
   }
 }
 
-void write_checkpoint(QuicksilverTraining& training, const TrainingRun& run) {
+void write_checkpoint(Training& training, const TrainingRun& run) {
   SafeTensors content = training.state();
-  content.metadata["format"] = kFormat;
+  content.metadata["format"] = format_of(run.kind);
   content.metadata["training pairs"] = lines_of(run.settings.training);
   content.metadata["validation pairs"] = lines_of(run.settings.validation);
   for (const auto& [name, value] : run.settings.options) content.metadata[kOption + name] = value;
   save_safetensors(run.files.checkpoint, content);
 }
 
-void write_network(const QuicksilverTraining& training, const TrainingRun& run) {
-  QuicksilverDescription description = run.description;
+void write_network(const Training& training, const TrainingRun& run) {
   const bool validated = !run.settings.validation.empty();
-  std::map<std::string, std::string>& notes = description.notes;
-  notes["training pairs"] = std::to_string(run.settings.training.size());
-  notes["validation pairs"] = std::to_string(run.settings.validation.size());
   const std::int64_t step = validated ? training.best().step : training.step();
-  notes["steps"] = std::to_string(step);
-  notes["epochs"] = detail::concat(training.epoch_of(step));
+  std::map<std::string, std::string> notes{
+      {"training pairs", std::to_string(run.settings.training.size())},
+      {"validation pairs", std::to_string(run.settings.validation.size())},
+      {"steps", std::to_string(step)},
+      {"epochs", detail::concat(training.epoch_of(step))}};
   if (validated) {
     notes["validation ratio"] = detail::concat(training.best().validation.ratio);
     notes["validation loss"] = detail::concat(training.best().validation.mean);
   }
-  Quicksilver network(description.network);
-  network.load_state(training.best_weights());
-  save_quicksilver(run.files.network, network, description, run.storage);
+  run.write_network(training.best_weights(), notes);
 }
 
-void write_results(const QuicksilverTraining& training, const TrainingRun& run) {
+void write_results(const Training& training, const TrainingRun& run) {
   if (training.best().step == training.step() || run.settings.validation.empty()) {
     write_network(training, run);
   }
@@ -85,9 +86,11 @@ TrainingFiles::TrainingFiles(const std::filesystem::path& path) : network(path) 
   checkpoint = stem.string() + ".checkpoint.safetensors";
   table = stem.string() + "_loss.csv";
   picture = stem.string() + "_loss.svg";
+  prepared = stem.string() + "_pairs";
 }
 
-std::optional<TrainingCheckpoint> read_checkpoint(const std::filesystem::path& path) {
+std::optional<TrainingCheckpoint> read_checkpoint(const std::filesystem::path& path,
+                                                  const std::string& kind) {
   if (!std::filesystem::exists(path)) return std::nullopt;
   TrainingCheckpoint checkpoint;
   try {
@@ -99,8 +102,8 @@ std::optional<TrainingCheckpoint> read_checkpoint(const std::filesystem::path& p
     const auto found = checkpoint.state.metadata.find(key);
     return found == checkpoint.state.metadata.end() ? std::string() : found->second;
   };
-  if (text("format") != kFormat) {
-    fail_input(path.string(), ": is no checkpoint of a training of this version; --restart begins anew");
+  if (text("format") != format_of(kind)) {
+    fail_input(path.string(), ": is no checkpoint of such a training of this version; --restart begins anew");
   }
   checkpoint.settings.training = names_in(text("training pairs"));
   checkpoint.settings.validation = names_in(text("validation pairs"));
@@ -125,8 +128,7 @@ void require_same_options(const TrainingCheckpoint& checkpoint,
   }
 }
 
-void resume(QuicksilverTraining& training, const TrainingCheckpoint& checkpoint,
-            const std::filesystem::path& path) {
+void resume(Training& training, const TrainingCheckpoint& checkpoint, const std::filesystem::path& path) {
   try {
     training.load_state(checkpoint.state);
   } catch (const InputError& error) {
@@ -134,8 +136,7 @@ void resume(QuicksilverTraining& training, const TrainingCheckpoint& checkpoint,
   }
 }
 
-TrainingEnd run_training(QuicksilverTraining& training, const TrainingRun& run,
-                         const TrainingObserver& observer) {
+TrainingEnd run_training(Training& training, const TrainingRun& run, const TrainingObserver& observer) {
   const TrainingFiles& files = run.files;
   for (const auto& file : {files.network, files.checkpoint, files.table, files.picture}) {
     remove_leftovers(file);
