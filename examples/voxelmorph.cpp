@@ -1,14 +1,13 @@
-// Teaches a VoxelMorph network to undo smooth random deformations of a scan from images alone, and judges it
-// by one that it was not taught. The default is 300 steps.
+// Teaches a VoxelMorph network to undo smooth random deformations of a scan from images alone. The picture
+// shows one it was not taught: the scan, deformed, brought back, the difference left and that before; the
+// grid goes along by the network's map and comes back by its inverse. 300 steps are the default.
 //   example_voxelmorph SCAN.nii.gz PICTURE.png [STEPS]
-// The scan, deformed, brought back, the difference left and that before; the grid goes along by the network's
-// map and comes back by its inverse.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 
+#include "autograd/elementwise.hpp"
 #include "autograd/gaussian_smooth.hpp"
-#include "autograd/grid_sample.hpp"
 #include "autograd/layout.hpp"
 #include "autograd/random.hpp"
 #include "autograd/reduce.hpp"
@@ -20,13 +19,6 @@
 #include "registration/slice_picture.hpp"
 
 using namespace cinnabar;
-/// Where a displacement in voxels takes points [P, 3] of the unit cube.
-Variable moved(const Variable& points, const Variable& u) {
-  const Variable at = grid_sample(u, reshape(2.0 * points - 1.0, {1, -1, 1, 1, 3}), {.align_corners = true});
-  const Shape& n = u.shape();
-  const Tensor last = Tensor::from<std::int64_t>({n[4] - 1, n[3] - 1, n[2] - 1}, {3}).to(DType::f32);
-  return points + transpose(reshape(at, {3, -1}), 0, 1) / Variable(last);
-}
 
 int main(int count, char** words) try {
   if (count < 3) return std::fprintf(stderr, "usage: example_voxelmorph SCAN PICTURE [STEPS]\n"), 2;
@@ -37,8 +29,8 @@ int main(int count, char** words) try {
   const Shape field = fixed.shape().with(1, 3), spatial{field[2], field[3], field[4]};
   const auto rms = [](const Variable& x) { return std::sqrt(mean(square(x)).value().item()); };
   const auto random_map = [&](std::uint64_t seed) {  // by two voxels, rms
-    const Variable rough = gaussian_smooth(Variable(random_normal(field, 0, 1, seed, 1)), {5, 5, 5});
-    return integrate_velocity(rough * (2.0 / rms(rough)), 6);
+    const Variable v = gaussian_smooth(Variable(random_normal(field, 0, 1, seed, 1)), {5, 5, 5});
+    return integrate_velocity(v * (2.0 / rms(v)), 6);
   };
   Voxelmorph network({.features = 8, .levels = 4, .seed = 1});
   Adam adam(network.named_parameters(), {.learning_rate = 2e-3});
@@ -55,9 +47,9 @@ int main(int count, char** words) try {
   const Variable found = warp(moving, flow.psi, Boundary::border), rest = compose(truth, flow.psi);
   std::printf("difference before %.4f after %.4f\n", rms(moving - fixed), rms(found - fixed));
   std::printf("voxels %.3f left %.3f, least Jacobian %.3f\n", rms(truth), rms(rest), smallest_jacobian(flow));
-  const Variable grid(registration::grid_lines(13, 3)), there = moved(grid, flow.psi);
+  const Variable grid(registration::grid_lines(13, 3)), there = registration::displaced(grid, flow.psi);
   registration::write_slices(words[2], {fixed, moving, found, abs(found - fixed), abs(moving - fixed)},
-                             {grid, there, moved(there, flow.phi), {}, {}}, 5, 5);
+                             {grid, there, registration::displaced(there, flow.phi), {}, {}}, 5, 5);
 } catch (const std::exception& error) {
   return std::fprintf(stderr, "example_voxelmorph: %s\n", error.what()), 1;
 }

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "autograd/elementwise.hpp"
+#include "autograd/grid_sample.hpp"
+#include "autograd/layout.hpp"
 #include "registration/canvas.hpp"
 #include "registration/output_file.hpp"
 
@@ -120,6 +123,14 @@ Tensor grid_lines(std::int64_t count, int dims) {
     }
   }
   return Tensor::from(points, {2 * count * kLinePoints, dims});
+}
+
+Variable displaced(const Variable& points, const Variable& u) {
+  const Shape& n = u.shape();
+  const Variable places = reshape(scale(points, 2.0) - 1.0, {1, -1, 1, 1, 3});
+  const Variable voxels = transpose(reshape(grid_sample(u, places, {.align_corners = true}), {3, -1}), 0, 1);
+  const Variable last(Tensor::from<std::int64_t>({n[4] - 1, n[3] - 1, n[2] - 1}, {3}).to(DType::f32));
+  return points + voxels / last;
 }
 
 }  // namespace cinnabar::registration

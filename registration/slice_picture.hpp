@@ -19,5 +19,7 @@ void write_slices(const std::filesystem::path& path, const std::vector<Variable>
 /// Points [P, dims] of `count` lines along x and as many along y over the unit square, in 3-D at z = 1/2,
 /// line by line: x, y(, z), 0 at the centre of the first and 1 at that of the last voxel.
 Tensor grid_lines(std::int64_t count, int dims);
+/// Where a displacement u [1, 3, D, H, W] in voxels takes such points [P, 3], in the same coordinates.
+Variable displaced(const Variable& points, const Variable& u);
 
 }  // namespace cinnabar::registration
