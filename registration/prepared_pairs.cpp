@@ -28,12 +28,12 @@ bool is_prepared(const PairEntry& pair, const std::filesystem::path& folder) {
 
 /// Returns the correlation of the images after the affine stage.
 double prepare(const PairEntry& pair, const std::filesystem::path& folder, const PairsOptions& options) {
-  const NoGrad quiet;
   const Image fixed = read_image(pair.fixed.string()), moving = read_image(pair.moving.string());
   require_contrast(fixed);
   require_contrast(moving);
   const AffineAlignment affine = align_affine(fixed, moving, nullptr, nullptr, options.affine);
   const PreparedPair made = prepare_pair(fixed, moving, nullptr, affine.fixed_to_moving, options.preparation);
+  const NoGrad quiet;
   const double ncc = 1.0 - ncc_loss(Variable(made.pair.moving), Variable(made.pair.fixed)).value().item();
   save_safetensors(
       folder / (pair.name + ".safetensors"),
