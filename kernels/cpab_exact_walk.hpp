@@ -18,7 +18,6 @@ CINNABAR_HD void cpab_series(const T* map, const T* u, T time, T (&term)[CpabLim
     CINNABAR_UNROLL
     for (int c = 0; c < D; ++c) scaled[r][c] = map[r * (D + 1) + c] * time;
   }
-  CINNABAR_UNROLL
   for (int k = 1; k < CpabLimits<T>::kTerms; ++k) {
     CINNABAR_UNROLL
     for (int r = 0; r < D; ++r) {
@@ -43,23 +42,19 @@ CINNABAR_HD T cpab_first_exit(T height, const T (&slope)[CpabLimits<T>::kTerms],
     base = kTolerance;  // outside already but on its way in: it may not go further out
   }
   T bend = T(-2) * slope[1];  // the second derivative is -bend or more
-  CINNABAR_UNROLL
   for (int k = 2; k < kTerms; ++k)
     bend = cpab_multiply_add(static_cast<T>((k + 1) * k), std::abs(slope[k]), bend);
   const T start = base;
   T theta = T(0);
   T fall = slope[0];
   for (int round = 0; round < 64; ++round) {
-    if (fall >= T(0) && bend <= T(0)) return limit;
-    const T square = cpab_multiply_add(fall, fall, T(2) * bend * base);
-    if (square < T(0)) return limit;  // turns round before the face
-    const T root = std::sqrt(square);
+    const bool rises = fall >= T(0) && bend <= T(0);
+    const T root = std::sqrt(cpab_multiply_add(fall, fall, T(2) * bend * base));
     const T advance = fall < T(0) ? T(2) * base / (root - fall) : (root + fall) / bend;
-    theta += advance;
-    if (!(theta < limit)) return limit;
+    theta += advance;  // NaN where it turns round before the face
+    if (rises || !(theta < limit)) return limit;
     T value = T(0);
     fall = T(0);
-    CINNABAR_UNROLL
     for (int k = kTerms - 1; k >= 0; --k) {
       fall = cpab_multiply_add(fall, theta, value);
       value = cpab_multiply_add(value, theta, slope[k]);
