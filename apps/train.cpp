@@ -9,6 +9,8 @@ void add_train(CLI::App& app) {
   train.require_subcommand(1);
   add_train_quicksilver(train);
   add_train_stn(train);
+  add_train_coords(train);
+  add_train_siamese(train);
 }
 
 }  // namespace cinnabar::apps
