@@ -52,9 +52,8 @@ Outcome train_one(const CoordArguments& arguments, const std::string& split, con
   const CoordPlaces places =
       split_places(choice_of<CoordSplit>(split, coord_split_names()), options.side, arguments.square, seed);
   CoordTraining training(options, places.training);
-  Outcome outcome{.split = split, .layer = layer, .seed = seed};
-  outcome.parameters = training.network().parameter_count();
-  outcome.epochs = training.options().epochs;
+  Outcome outcome{split, layer, seed, training.network().parameter_count(), training.options().epochs, 0.0,
+                  {},    {},    0.0};
   while (training.epochs_done() < outcome.epochs) {
     if (interrupted()) throw InterruptedRun("interrupted; the table is not written");
     outcome.loss = training.epoch();
@@ -149,7 +148,7 @@ void add_train_coords(CLI::App& train) {
   command.add_option("--seed", arguments->network.seed, "the first seed")->capture_default_str();
   command
       .add_option("--epochs", arguments->network.epochs,
-                  "passes over the places (default: 6 with CoordConv, 20 without)")
+                  "passes over the places (default: 8 to regress; to classify 3 with CoordConv, 10 without)")
       ->check(CLI::PositiveNumber);
   command.add_option("--batch", arguments->network.batch_size, "places in a batch")
       ->check(CLI::PositiveNumber)

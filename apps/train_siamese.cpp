@@ -126,21 +126,11 @@ void print_head(const SiameseArguments& arguments, const SliceStacks& data) {
   std::fflush(stdout);
 }
 
-void check_stacks(const SiameseArguments& arguments, const SliceStacks& data) {
-  for (const Tensor& stack : data.training) {
-    const std::int64_t least = 2 * arguments.training.gap + 2;
-    if (stack.shape(0) >= least) continue;
-    fail_input("a scan shows brain on ", stack.shape(0), " slices, too few for pairs that are --gap ",
-               arguments.training.gap, " apart: give whole brains, or a smaller gap");
-  }
-}
-
 void run(SiameseArguments arguments) {
   if (!arguments.output.empty()) require_writable_prefix(arguments.output, "--out");
   const RandomWarp warp(arguments.warp, {arguments.slices.side, arguments.slices.side});
   catch_interrupts();
   const SliceStacks data = stack_slices(scans_of(arguments.scans), arguments.slices);
-  check_stacks(arguments, data);
   if (arguments.training.epochs == 0) {
     std::int64_t count = 0;
     for (const Tensor& stack : data.training) count += stack.shape(0);
@@ -194,9 +184,11 @@ void add_train_siamese(CLI::App& train) {
   command.add_option("--seed", arguments->first_seed, "the first seed")->capture_default_str();
   command
       .add_option("--epochs", arguments->training.epochs,
-                  "each as many pairs as there are slices to train on (default: 1000 batches)")
+                  "each as many slices as there are to train on (default: 1000 batches)")
       ->check(CLI::PositiveNumber);
-  command.add_option("--batch", arguments->training.batch_size, "pairs in a batch")
+  command
+      .add_option("--batch", arguments->training.batch_size,
+                  "slices in a batch, each compared with the matches of all")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--learning-rate", arguments->training.learning_rate, "of Adam, at the start")
@@ -204,7 +196,7 @@ void add_train_siamese(CLI::App& train) {
       ->capture_default_str();
   command
       .add_option("--gap", arguments->training.gap, "slices that do not belong together are as many apart")
-      ->check(CLI::Range(1, 50))
+      ->check(CLI::Range(0.5, 50.0))
       ->capture_default_str();
   command.add_option("--channels", arguments->network.channels, "of the encoder's levels")
       ->check(CLI::Range(1, 512))

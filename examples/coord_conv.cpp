@@ -2,7 +2,8 @@
 // never taught: transposed convolutions, and a CoordConv network of far fewer parameters.
 //   example_coord_conv PICTURE.png [EPOCHS]
 // The picture shows the places asked for, then those that either network tells: dark those it was taught,
-// bright the others. The default of 20 epochs takes about 10 s.
+// bright the others. Printed are the shares of places named right and how far off the others are. The default
+// of 20 epochs takes about 15 s on one core.
 
 #include <cstdio>
 #include <cstdlib>
@@ -39,10 +40,9 @@ int main(int count, char** words) try {
     CoordTraining training({.layer = layer, .side = kSide, .epochs = epochs}, places.training);
     while (training.epochs_done() < epochs) training.epoch();
     const CoordScore taught = training.score(places.training), others = training.score(places.test);
-    std::printf("%s: parameters %lld, right %.3f of those taught, %.3f of the others, others away %.2f px\n",
-                coord_layer_names()[static_cast<std::size_t>(layer)].c_str(),
-                static_cast<long long>(training.network().parameter_count()), taught.right, others.right,
-                others.distance);
+    std::printf("parameters %lld taught %.3f %s others %.3f away %.2f px\n",
+                static_cast<long long>(training.network().parameter_count()), taught.right,
+                coord_layer_names()[static_cast<std::size_t>(layer)].c_str(), others.right, others.distance);
     show(training.told(places.training), training.told(places.test));
   }
   registration::write_slices(words[1], pictures, std::vector<Variable>(pictures.size()), 3, 6);

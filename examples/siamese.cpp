@@ -24,7 +24,7 @@ int main(int count, char** words) try {
   const Tensor others = slice(Variable(all), 0, 1, all.shape(0), 2).value();
   const RandomWarp warp("affine", {48, 48});
   SliceMatcher net({.seed = 1});
-  MatchingTraining training(net, {taught}, warp, {.epochs = epochs, .batch_size = 16, .gap = 2});
+  MatchingTraining training(net, {taught}, warp, {.epochs = epochs});
   while (training.epochs_done() < epochs) training.epoch();
 
   const std::vector<Tensor> twice{others, others};

@@ -53,8 +53,7 @@ int main(int count, char** words) try {
     adam.step();
   }
   std::printf(" after %.4f\n", dice());
-  const std::vector<Variable> rows{row_of(held_out), row_of(found()), row_of(mask)};
-  registration::write_slices(words[3], rows, std::vector<Variable>(3), 1, 2);
+  registration::write_slices(words[3], {row_of(held_out), row_of(found()), row_of(mask)}, {{}, {}, {}}, 1, 2);
 } catch (const std::exception& error) {
   return std::fprintf(stderr, "example_unet: %s\n", error.what()), 1;
 }

@@ -101,7 +101,9 @@ void add_plain_downwards(Sequential& body, std::int64_t side, Generator& weights
 
 CoordOptions with_defaults(CoordOptions options) {
   const bool coordconv = options.layer == CoordLayer::coordconv;
-  if (options.epochs == 0) options.epochs = coordconv ? 6 : 20;
+  if (options.epochs == 0) {
+    options.epochs = options.task == CoordTask::regress ? 8 : coordconv ? 3 : 10;
+  }
   if (options.learning_rate == 0.0) options.learning_rate = coordconv ? 1e-2 : 2e-3;
   return options;
 }

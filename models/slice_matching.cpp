@@ -20,17 +20,12 @@ constexpr std::int64_t kLargestNumber = 1 << 16;  ///< beyond it a number of a f
 constexpr std::uint64_t kPairStream = 1'000, kWarpStream = 1'000'000, kTestStream = 2'000'000;
 constexpr std::uint64_t kTestSeed = 20'060'617;
 constexpr double kFirstScale = 10.0;  ///< of a mean cosine
-constexpr std::int64_t kNear = 6;     ///< slices beyond the gap that are hard to tell apart
-constexpr std::int64_t kNumbers = 6;  ///< random ones for a pair
+constexpr std::int64_t kNumbers = 3;  ///< random ones for a pair
+constexpr std::int64_t kRows = 8;     ///< slices matched at a time
 
 SiameseOptions siamese_options(const SliceMatcherOptions& options) {
   return {
       .in = 1, .channels = options.channels, .embedding = options.embedding, .axes = 2, .seed = options.seed};
-}
-
-/// Images [N, 1, H, W] as [N, 1, 1, H, W].
-Variable flat(const Tensor& images) {
-  return unsqueeze(Variable(images), 2);
 }
 
 /// Where slice i of `from` slices lies among `to` others.
@@ -38,16 +33,9 @@ double same_height(std::int64_t i, std::int64_t from, std::int64_t to) {
   return static_cast<double>(i) * static_cast<double>(to - 1) / static_cast<double>(from - 1);
 }
 
-/// A slice of `count` that is at least `gap` slices from `here`; u in [0, 1) chooses.
-std::int64_t elsewhere(double here, std::int64_t count, std::int64_t gap, bool near, double u) {
-  std::vector<std::int64_t> choices;
-  for (std::int64_t j = 0; j < count; ++j) {
-    const double away = std::abs(static_cast<double>(j) - here);
-    if (away >= static_cast<double>(gap) && (!near || away <= static_cast<double>(gap + kNear))) {
-      choices.push_back(j);
-    }
-  }
-  return choices[static_cast<std::size_t>(u * static_cast<double>(choices.size()))];
+/// The mean of those values that have weight 1, others having 0.
+Variable mean_of(const Variable& values, const Variable& weights) {
+  return sum(weights * values) / std::max(1.0, sum(weights).value().item());
 }
 
 nlohmann::json to_json(const SliceMatcherOptions& options) {
@@ -93,39 +81,44 @@ SliceMatcher::SliceMatcher(const SliceMatcherOptions& options)
   add_child("scale", *scale_);
 }
 
-/// From cosines [N, displacements, 1, H, W] to the mean over the image of the best one, [N].
-Variable SliceMatcher::similarity(const Variable& correlation) const {
-  return mean(amax(correlation, {1}), {1, 2, 3});
+Variable SliceMatcher::compared(const Variable& a, const Variable& b) {
+  const std::int64_t rows = a.shape()[0], columns = b.shape()[0];
+  // Both in one pass.
+  const Variable both = unsqueeze(concat({a, b}, 0), 2);
+  const bool contrastive = options_.loss == MatchingLoss::contrastive;
+  const Variable seen = contrastive ? siamese_.embedded(both) : siamese_.features(both);
+  const Variable first = unsqueeze(slice(seen, 0, 0, rows), 1);
+  const Variable second = unsqueeze(slice(seen, 0, rows, rows + columns), 0);
+  if (contrastive) return norm(first - second, 2, {2});
+  const Shape& shape = seen.shape();
+  const Shape pairs{rows, columns, shape[1], 1, shape[3], shape[4]};
+  const auto all = [&](const Variable& x) {
+    return reshape(expand(x, pairs), {rows * columns, shape[1], 1, shape[3], shape[4]});
+  };
+  const Variable cosines =
+      Siamese::correlated(all(first), all(second), {0, options_.radius, options_.radius});
+  return reshape(mean(amax(cosines, {1}), {1, 2, 3}), {rows, columns});
 }
 
 Variable SliceMatcher::loss(const Variable& a, const Variable& b, const Tensor& same) {
-  const Variable first = unsqueeze(a, 2), second = unsqueeze(b, 2);
-  if (options_.loss == MatchingLoss::contrastive) {
-    const auto [of_a, of_b] = siamese_.embeddings(first, second);
-    return contrastive_loss(of_a, of_b, same);
+  const Variable asked(same), zero(Tensor::zeros({})), one(Tensor::full({}, 1.0));
+  const Variable together = equal(asked, one), apart = equal(asked, zero), found = compared(a, b);
+  if (options_.loss == MatchingLoss::contrastive) {  // contrastive_loss with a margin of 1
+    return 0.25 * (mean_of(square(found), together) + mean_of(square(relu(1.0 - found)), apart));
   }
-  const std::array<std::int64_t, 3> radius{0, options_.radius, options_.radius};
-  const Variable cosine = similarity(siamese_.correlation(first, second, radius));
-  const Variable logit = reshape((*scale_)(reshape(cosine, {-1, 1})), {-1}), together(same);
-  return mean(together * softplus(-logit) + (1.0 - together) * softplus(logit));
+  const Variable logit = reshape((*scale_)(reshape(found, {-1, 1})), same.shape());
+  return 0.5 * (mean_of(softplus(-logit), together) + mean_of(softplus(logit), apart));
 }
 
 std::vector<double> SliceMatcher::distances(const Tensor& a, const Tensor& b) {
   const NoGrad quiet;
-  const std::int64_t rows = a.shape(0), columns = b.shape(0);
   std::vector<double> result;
-  if (options_.loss == MatchingLoss::contrastive) {
-    const std::int64_t width = options_.embedding;
-    const Variable of_a = siamese_.embedded(flat(a)), of_b = siamese_.embedded(flat(b));
-    const Variable difference = reshape(of_a, {rows, 1, width}) - reshape(of_b, {1, columns, width});
-    return norm(difference, 2, {2}).value().to_vector<double>();
-  }
-  const Variable of_a = siamese_.features(flat(a)), of_b = siamese_.features(flat(b));
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const Variable one = expand(slice(of_a, 0, i, i + 1), of_b.shape());
-    const auto row =
-        similarity(Siamese::correlated(one, of_b, {0, options_.radius, options_.radius})).value();
-    for (const double cosine : row.to_vector<double>()) result.push_back(1.0 - cosine);
+  for (std::int64_t first = 0; first < a.shape(0); first += kRows) {
+    const Tensor some = a.rows(first, std::min(kRows, a.shape(0) - first));
+    const Variable found = compared(Variable(some), Variable(b));
+    const bool contrastive = options_.loss == MatchingLoss::contrastive;
+    const std::vector<double> rows = (contrastive ? found : 1.0 - found).value().to_vector<double>();
+    result.insert(result.end(), rows.begin(), rows.end());
   }
   return result;
 }
@@ -158,11 +151,9 @@ MatchingTraining::MatchingTraining(SliceMatcher& network, const std::vector<Tens
       warp_(warp),
       options_(options),
       adam_(network.named_parameters(), {.learning_rate = options.learning_rate}) {
-  CINNABAR_CHECK(!stacks.empty() && options.batch_size >= 1 && options.gap >= 1, kOp,
-                 "needs stacks, batches and a gap of a slice at least");
+  CINNABAR_CHECK(!stacks.empty() && options.batch_size >= 1, kOp, "needs stacks, and batches of a slice");
   for (const Tensor& stack : stacks) {
-    CINNABAR_CHECK(stack.shape(0) >= 2 * options.gap + 2, kOp, "needs stacks of at least ",
-                   2 * options.gap + 2, " slices for a gap of ", options.gap, ", got ", stack);
+    CINNABAR_CHECK(stack.rank() == 4 && stack.shape(0) >= 2, kOp, "needs stacks of slices, got ", stack);
     slices_ += stack.shape(0);
   }
   schedule_ = cosine_schedule(options.epochs * ((slices_ + options.batch_size - 1) / options.batch_size));
@@ -181,7 +172,9 @@ double MatchingTraining::epoch() {
   for (std::int64_t begin = 0; begin < slices_; begin += options_.batch_size) {
     const std::int64_t here = std::min(options_.batch_size, slices_ - begin);
     std::vector<Variable> firsts, seconds;
+    std::vector<double> heights;  // from 0, the lowest, to 1
     std::vector<float> same;
+    double longest = 0.0;
     for (std::int64_t n = begin; n < begin + here; ++n) {
       const double* numbers = u.data() + n * kNumbers;
       const std::size_t count = stacks_.size(), one = below(numbers[0], count);
@@ -189,19 +182,21 @@ double MatchingTraining::epoch() {
       const std::size_t other = count == 1 ? 0 : (one + 1 + below(numbers[1], count - 1)) % count;
       const Tensor &from = stacks_[one], &to = stacks_[other];
       const auto i = static_cast<std::int64_t>(below(numbers[2], static_cast<std::size_t>(from.shape(0))));
-      const double height = same_height(i, from.shape(0), to.shape(0));
-      const bool together = numbers[3] < 0.5;
-      const std::int64_t j = together
-                                 ? std::llround(height)
-                                 : elsewhere(height, to.shape(0), options_.gap, numbers[4] < 0.5, numbers[5]);
       firsts.emplace_back(from.rows(i, 1));
-      seconds.emplace_back(to.rows(j, 1));
-      same.push_back(together ? 1.0f : 0.0f);
+      seconds.emplace_back(to.rows(std::llround(same_height(i, from.shape(0), to.shape(0))), 1));
+      heights.push_back(same_height(i, from.shape(0), 2));
+      longest = std::max(longest, static_cast<double>(to.shape(0) - 1));
+    }
+    for (std::size_t i = 0; i < heights.size(); ++i) {
+      for (std::size_t j = 0; j < heights.size(); ++j) {
+        const double away = longest * std::abs(heights[i] - heights[j]);
+        same.push_back(i == j ? 1.0f : away >= options_.gap ? 0.0f : -1.0f);
+      }
     }
     const auto stream = kWarpStream + 2 * static_cast<std::uint64_t>(step_);
     const Tensor a = warp_(concat(firsts, 0).value(), options_.seed, stream);
     const Tensor b = warp_(concat(seconds, 0).value(), options_.seed, stream + 1);
-    const Variable loss = network_.loss(Variable(a), Variable(b), Tensor::from(same, {here}));
+    const Variable loss = network_.loss(Variable(a), Variable(b), Tensor::from(same, {here, here}));
     adam_.set_rate_factor(schedule_(step_++));
     adam_.clear_gradients();
     loss.backward();

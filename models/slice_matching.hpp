@@ -36,15 +36,17 @@ class SliceMatcher : public Module {
   explicit SliceMatcher(const SliceMatcherOptions& options);
   const SliceMatcherOptions& options() const { return options_; }
 
-  /// The mean loss of pairs of images [N, 1, H, W], `same` f32 [N] 1 where they belong together and 0 where
-  /// not.
+  /// The loss of all pairs of an image of a [Na, 1, H, W] and one of b [Nb, 1, H, W]: f32 [Na, Nb] `same` is
+  /// 1 where they belong together, 0 where not and -1 where nothing is asked. Both kinds of pairs count a
+  /// half.
   Variable loss(const Variable& a, const Variable& b, const Tensor& same);
   /// Of each image of a [Na, 1, H, W] from each of b [Nb, 1, H, W]: row by row, Na times Nb; less is more
   /// alike. Distances of embeddings, or 1 minus the mean cosine.
   std::vector<double> distances(const Tensor& a, const Tensor& b);
 
  private:
-  Variable similarity(const Variable& correlation) const;
+  /// Distances of embeddings, or mean cosines, [Na, Nb].
+  Variable compared(const Variable& a, const Variable& b);
 
   const SliceMatcherOptions options_;
   Siamese siamese_;
@@ -57,22 +59,22 @@ void save_slice_matcher(const std::filesystem::path& path, const SliceMatcher& n
 std::unique_ptr<SliceMatcher> load_slice_matcher(const std::filesystem::path& path);
 
 struct MatchingTrainingOptions {
-  std::int64_t epochs = 10;  ///< each as many pairs as there are slices
-  std::int64_t batch_size = 32;
-  double learning_rate = 2e-3;  ///< of Adam, falling along half a cosine
-  /// Slices that do not belong together are at least as many slices apart.
-  std::int64_t gap = 3;
+  std::int64_t epochs = 10;      ///< each as many slices as there are
+  std::int64_t batch_size = 16;  ///< slices, each of which is compared with the matches of all
+  double learning_rate = 2e-3;   ///< of Adam, falling along half a cosine
+  /// Slices that do not belong together are at least as many slices apart; nothing is asked of those between.
+  double gap = 2.0;
   std::uint64_t seed = 0;  ///< of the pairs and of the warps
 };
 
 /// Trains a matcher on stacks of slices [N, 1, H, W] of several subjects, from the lowest to the highest at
-/// equal distances. Slice i of N in one stack belongs to slice i (M - 1) / (N - 1) of M in another; a half of
-/// all pairs are such ones, a quarter is up to six slices beyond the gap, a quarter any distance. Each image
-/// of a pair is warped at random. A single stack is paired with itself. What is computed follows from
-/// options, data and weights alone.
+/// equal distances. Slice i of N in one stack belongs to slice i (M - 1) / (N - 1) of M in another. A batch
+/// is some slices and their matches in another subject each, and all of the former are compared with all of
+/// the latter. Each image is warped at random. A single stack is paired with itself. What is computed
+/// follows from options, data and weights alone.
 class MatchingTraining {
  public:
-  /// Network and warp must stay. Throws Error for stacks of fewer slices than twice the gap and two.
+  /// Network and warp must stay. Throws Error for stacks of a single slice.
   MatchingTraining(SliceMatcher& network, const std::vector<Tensor>& stacks, const RandomWarp& warp,
                    const MatchingTrainingOptions& options);
 

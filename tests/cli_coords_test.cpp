@@ -105,7 +105,7 @@ TEST_F(TrainSiamese, RefusesWhatItCannotDo) {
   expect_refused({"--loss", "triplet"}, 2, "triplet");
   expect_refused({"--warp", "rubber"}, 2, "rubber");
   expect_refused({"--out", at("missing/net.safetensors")}, 1, "change --out");
-  expect_refused({"--gap", "40"}, 1, "--gap 40");
+  expect_refused({"--gap", "0"}, 2, "--gap");
   expect_refused({"--scans", at("no.nii.gz")}, 1, "no.nii.gz");
   write_bytes(folder_ / "scans.csv", "scan\n0.nii.gz\n1.nii.gz\n");
   expect_refused({}, 1, "across subjects, 2: give six");

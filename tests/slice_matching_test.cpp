@@ -101,7 +101,7 @@ TEST(MatchingTraining, RefusesStacksThatAreTooSmall) {
   SliceMatcher network(small(MatchingLoss::contrastive));
   const RandomWarp none("none", {16, 16});
   EXPECT_THROW(MatchingTraining(network, {}, none, {}), Error);
-  EXPECT_THROW(MatchingTraining(network, {discs(5, 8, 8)}, none, {.gap = 2}), Error);
+  EXPECT_THROW(MatchingTraining(network, {discs(5, 8, 8).rows(0, 1)}, none, {}), Error);
 }
 
 TEST(StackSlices, KeepsScansApart) {
