@@ -90,7 +90,7 @@ TEST(Examples, IcStnComesCloserStepByStep) {
 
 TEST(Examples, CoordConvNamesPlacesItWasNeverTaught) {
   const ScratchFolder folder;
-  const CommandResult result = run_example("coord_conv", {folder / "picture.png", "8"});
+  const CommandResult result = run_example("coord_conv", {folder / "picture.png"});
   ASSERT_EQ(result.status, 0) << result.output;
   EXPECT_GT(figure(result.output, "coordconv others"), 0.9) << result.output;
   EXPECT_LT(figure(result.output, "plain others"), 0.3) << result.output;
@@ -111,7 +111,7 @@ TEST(Examples, UnetFindsTheBrain) {
   const std::string head = "/usr/share/mricron/templates/ch2.nii.gz";
   if (!std::filesystem::exists(head)) GTEST_SKIP() << "no " << head << ": install mricron-data";
   const ScratchFolder folder;
-  const CommandResult result = run_example("unet", {head, kScan, folder / "picture.png", "40"});
+  const CommandResult result = run_example("unet", {head, kScan, folder / "picture.png"});
   ASSERT_EQ(result.status, 0) << result.output;
   EXPECT_LT(figure(result.output, "before"), 0.5) << result.output;
   EXPECT_GT(figure(result.output, "after"), 0.8) << result.output;
