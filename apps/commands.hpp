@@ -31,5 +31,7 @@ void add_train(CLI::App& app);
 void add_train_quicksilver(CLI::App& train);
 void add_train_stn(CLI::App& train);
 void add_train_voxelmorph(CLI::App& train);
+void add_train_coords(CLI::App& train);
+void add_train_siamese(CLI::App& train);
 
 }  // namespace cinnabar::apps

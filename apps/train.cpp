@@ -10,6 +10,8 @@ void add_train(CLI::App& app) {
   add_train_quicksilver(train);
   add_train_voxelmorph(train);
   add_train_stn(train);
+  add_train_coords(train);
+  add_train_siamese(train);
 }
 
 }  // namespace cinnabar::apps

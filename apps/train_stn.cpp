@@ -161,7 +161,7 @@ void run(StnArguments arguments) {
   if (plain && arguments.task == "align") {
     fail_input("without a transformer nothing can be aligned: give other kinds with --transformer");
   }
-  if (!arguments.output.empty()) require_writable_prefix(arguments.output);
+  if (!arguments.output.empty()) require_writable_prefix(arguments.output, "--out");
   const RandomWarp warp(arguments.warp, {arguments.slices.side, arguments.slices.side});
   catch_interrupts();
   const SliceSplit data = split_slices(scans_of(scans_or_colin(arguments)), arguments.slices);

@@ -8,12 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "autograd/layout.hpp"
-#include "autograd/losses.hpp"
+#include "examples/straightening.hpp"
 #include "models/ic_stn.hpp"
-#include "models/slice_training.hpp"
-#include "registration/brain_slices.hpp"
-#include "registration/nifti.hpp"
 #include "registration/slice_picture.hpp"
 
 using namespace cinnabar;
@@ -27,20 +23,12 @@ Variable column_of(const Variable& images) {
 int main(int count, char** words) try {
   if (count < 3) return std::fprintf(stderr, "usage: example_ic_stn SCAN PICTURE [STEPS]\n"), 2;
   const std::int64_t steps = count > 3 ? std::atoll(words[3]) : 400;
-  const Tensor all = registration::axial_slices(registration::read_image(words[1])).images;
-  const Tensor slices = slice(Variable(all), 0, 16, all.shape(0) - 8, 2).value();
+  const Tensor slices = middle_slices(words[1]);
   const RandomWarp warp("affine", {48, 48});
 
   Generator weights(1);
   IcStn net(1, make_grid_generator("affine", {48, 48}), LocalisationOptions{}, weights);
-  Adam adam(net.named_parameters(), {.learning_rate = 2e-3});
-  for (std::int64_t step = 0; step < steps; ++step) {
-    const Variable warped(warp(slices, 1, static_cast<std::uint64_t>(step)));
-    adam.set_rate_factor(cosine_schedule(steps)(step));
-    adam.clear_gradients();
-    mse_loss(net(warped), Variable(slices)).backward();
-    adam.step();
-  }
+  teach_to_straighten(net, slices, warp, steps);
 
   const NoGrad quiet;
   const Variable seen(warp(slices, 2, 0)), truth(slices);

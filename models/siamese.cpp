@@ -64,18 +64,27 @@ Siamese::Pair Siamese::features(const Variable& a, const Variable& b) {
   return {slice(both, 0, 0, batch), slice(both, 0, batch, 2 * batch)};
 }
 
+Variable Siamese::embedded(const Variable& images) {
+  return head_(mean(features(images), {2, 3, 4}));
+}
+
 Siamese::Pair Siamese::embeddings(const Variable& a, const Variable& b) {
   check_pair(a, b);
   const std::int64_t batch = a.shape()[0];
-  const Variable both = head_(mean(features(concat({a, b}, 0)), {2, 3, 4}));
+  const Variable both = embedded(concat({a, b}, 0));
   return {slice(both, 0, 0, batch), slice(both, 0, batch, 2 * batch)};
 }
 
 Variable Siamese::correlation(const Variable& a, const Variable& b,
                               const std::array<std::int64_t, 3>& radius) {
   const auto [first, second] = features(a, b);
-  const auto channels = static_cast<double>(first.shape()[1]);
-  return channels * local_correlation(of_length_one(first), of_length_one(second), radius);
+  return correlated(first, second, radius);
+}
+
+Variable Siamese::correlated(const Variable& a, const Variable& b,
+                             const std::array<std::int64_t, 3>& radius) {
+  const auto channels = static_cast<double>(a.shape()[1]);
+  return channels * local_correlation(of_length_one(a), of_length_one(b), radius);
 }
 
 Variable Siamese::correlation(const Variable& a, const Variable& b) {

@@ -35,12 +35,15 @@ class Siamese : public Module {
   Variable features(const Variable& images);
   /// Features of both images of each pair, in one pass over both.
   Pair features(const Variable& a, const Variable& b);
-  /// Embeddings [N, E].
+  /// Embeddings [N, E] of images, and of both images of each pair.
+  Variable embedded(const Variable& images);
   Pair embeddings(const Variable& a, const Variable& b);
   /// The correlation head: products of the features of `a` and `b` at length one, cosines in -1 to 1, at most
   /// `radius` (D', H', W') apart; the channels are those of local_correlation (layers/correlation.hpp).
   Variable correlation(const Variable& a, const Variable& b, const std::array<std::int64_t, 3>& radius);
-  /// The same between all voxels of the features, as all_pairs_correlation has them.
+  /// The same of features that `features` returned.
+  static Variable correlated(const Variable& a, const Variable& b, const std::array<std::int64_t, 3>& radius);
+  /// Between all voxels of the features, as all_pairs_correlation has them.
   Variable correlation(const Variable& a, const Variable& b);
 
  private:

@@ -4,12 +4,12 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
-#include <numeric>
 
 #include "autograd/losses.hpp"
 #include "autograd/random.hpp"
 #include "layers/cpab_warp.hpp"
 #include "layers/matrix_warp.hpp"
+#include "models/row_order.hpp"
 
 namespace cinnabar {
 
@@ -34,26 +34,6 @@ std::array<double, 6> affine_from(const double* u, double strength) {
   const double c = std::cos(angle), s = std::sin(angle);
   return {c * sx, c * shear * sx - s * sy, strength * 0.2 * u[4],
           s * sx, s * shear * sx + c * sy, strength * 0.2 * u[5]};
-}
-
-/// A random order of 0 .. count - 1 (Fisher and Yates).
-std::vector<std::int64_t> shuffled(std::int64_t count, std::uint64_t seed, std::uint64_t stream) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
-  const std::vector<double> u =
-      random_uniform({count}, 0.0, 1.0, seed, stream, Device::cpu(), DType::f64).to_vector<double>();
-  for (std::size_t i = order.size(); i > 1; --i) {
-    const auto k = static_cast<std::size_t>(u[i - 1] * static_cast<double>(i));
-    std::swap(order[i - 1], order[std::min(k, i - 1)]);
-  }
-  return order;
-}
-
-/// Rows of the outermost axis, in that order.
-Tensor gather(const Tensor& from, const std::int64_t* rows, std::int64_t count) {
-  Tensor result = Tensor::empty(from.shape().with(0, count), from.dtype());
-  for (std::int64_t i = 0; i < count; ++i) result.rows(i, 1).copy_from(from.rows(rows[i], 1));
-  return result;
 }
 
 }  // namespace
@@ -123,16 +103,17 @@ double SliceTraining::epoch() {
   const auto turn = static_cast<std::uint64_t>(done_);
   const std::int64_t count = data_.images.shape(0);
   const Tensor images = warp_(data_.images, options_.seed, kWarpStream + turn);
-  const std::vector<std::int64_t> order = shuffled(count, options_.seed, kOrderStream + turn);
+  const std::vector<std::int64_t> order = shuffled_rows(count, options_.seed, kOrderStream + turn);
   double total = 0.0;
   network_.train();
   for (std::int64_t first = 0; first < count; first += options_.batch_size) {
     const std::int64_t here = std::min(options_.batch_size, count - first);
     const std::int64_t* rows = order.data() + first;
-    const Variable warped(gather(images, rows, here));
-    const Variable loss = options_.task == SliceTask::align
-                              ? mse_loss(network_.aligned(warped), Variable(gather(data_.images, rows, here)))
-                              : cross_entropy_loss(network_(warped), gather(data_.labels, rows, here));
+    const Variable warped(gather_rows(images, rows, here));
+    const Variable loss =
+        options_.task == SliceTask::align
+            ? mse_loss(network_.aligned(warped), Variable(gather_rows(data_.images, rows, here)))
+            : cross_entropy_loss(network_(warped), gather_rows(data_.labels, rows, here));
     adam_.set_rate_factor(schedule_(step_++));
     adam_.clear_gradients();
     loss.backward();

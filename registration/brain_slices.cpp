@@ -104,6 +104,10 @@ SliceSplit split_one(const LabelledImages& all) {
           "accuracies say nothing about other brains"};
 }
 
+std::string sides(std::size_t training, std::size_t test) {
+  return detail::concat(training, " scans to train on, ", test, " others to test on");
+}
+
 }  // namespace
 
 LabelledImages axial_slices(const Image& scan, const SliceOptions& options) {
@@ -147,9 +151,21 @@ SliceSplit split_slices(const std::vector<std::filesystem::path>& scans, const S
     const bool tested = scans.size() == 2 ? i == 1 : i % 3 == 2;
     (tested ? test : training).push_back(slices);
   }
-  std::string description =
-      detail::concat(training.size(), " scans to train on, ", test.size(), " others to test on");
-  return {joined(training), joined(test), description};
+  return {joined(training), joined(test), sides(training.size(), test.size())};
+}
+
+SliceStacks stack_slices(const std::vector<std::filesystem::path>& scans, const SliceOptions& options) {
+  if (scans.size() < 6) {
+    fail_input("too few scans to match slices across subjects, ", scans.size(), ": give six or more, every ",
+               "third of which is tested on");
+  }
+  SliceStacks stacks;
+  for (std::size_t i = 0; i < scans.size(); ++i) {
+    const Tensor images = axial_slices(read_image(scans[i]), options).images;
+    (i % 3 == 2 ? stacks.test : stacks.training).push_back(images);
+  }
+  stacks.description = sides(stacks.training.size(), stacks.test.size());
+  return stacks;
 }
 
 std::vector<std::filesystem::path> scans_of(const std::vector<std::string>& arguments) {

@@ -33,6 +33,16 @@ struct SliceSplit {
 /// Two scans are one for each side. Throws InputError for an unreadable scan.
 SliceSplit split_slices(const std::vector<std::filesystem::path>& scans, const SliceOptions& options = {});
 
+/// The slices of each scan by itself.
+struct SliceStacks {
+  std::vector<Tensor> training, test;  ///< images of axial_slices, f32 [N, 1, side, side]
+  std::string description;             ///< who is on which side, one line
+};
+
+/// Every third scan of the list is tested on. Throws InputError for fewer than six scans, for slices are
+/// matched across two subjects on either side, and for an unreadable scan.
+SliceStacks stack_slices(const std::vector<std::filesystem::path>& scans, const SliceOptions& options = {});
+
 /// The scans themselves, or those of a list NAME.csv: a header `scan`, then one path a line, relative to the
 /// list's folder; empty lines and lines that start with # are passed over. Throws InputError with file and
 /// line where a scan does not exist, and for anything else.

@@ -110,14 +110,14 @@ std::string ants_command(const std::string& prefix, const std::string& fixed, co
          prefix + "0GenericAffine.mat -o " + prefix + "WarpedByAnts.nii.gz";
 }
 
-void require_writable_prefix(const std::string& prefix) {
+void require_writable_prefix(const std::string& prefix, const std::string& option) {
   const std::filesystem::path folder = std::filesystem::path(prefix + "x").parent_path();
   const std::filesystem::path where = folder.empty() ? "." : folder;
   if (!std::filesystem::is_directory(where)) {
-    fail_input(where.string(), ": no such folder for the outputs: create it or change --output");
+    fail_input(where.string(), ": no such folder for the outputs: create it or change ", option);
   }
   if (access(where.c_str(), W_OK) != 0) {
-    fail_input(where.string(), ": no permission to write the outputs: change --output");
+    fail_input(where.string(), ": no permission to write the outputs: change ", option);
   }
 }
 

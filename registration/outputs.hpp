@@ -24,7 +24,7 @@ class InterruptedRun : public Error {
 /// The command with which ANTs makes the warped image from the files of a run.
 std::string ants_command(const std::string& prefix, const std::string& fixed, const std::string& moving);
 
-/// Throws InputError unless files can be created under the prefix.
-void require_writable_prefix(const std::string& prefix);
+/// Throws InputError unless files can be created under the prefix, which `option` of the command names.
+void require_writable_prefix(const std::string& prefix, const std::string& option = "--output");
 
 }  // namespace cinnabar::registration

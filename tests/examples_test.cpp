@@ -100,6 +100,48 @@ TEST(Examples, VoxelmorphUndoesDeformations) {
   EXPECT_EQ(run_example("voxelmorph", {"no_such_scan.nii.gz", "picture.png"}).status, 1);
 }
 
+TEST(Examples, CoordConvNamesPlacesItWasNeverTaught) {
+  const ScratchFolder folder;
+  const CommandResult result = run_example("coord_conv", {folder / "picture.png"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_GT(figure(result.output, "coordconv others"), 0.9) << result.output;
+  EXPECT_LT(figure(result.output, "plain others"), 0.3) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 500u);
+}
+
+TEST(Examples, DeformableConvolutionMovesItsTaps) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("deform_conv", {kScan, folder / "picture.png", "80"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "deformable"), 0.6 * figure(result.output, "plain")) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+  EXPECT_EQ(run_example("deform_conv", {"no_such_scan.nii.gz", "picture.png"}).status, 1);
+}
+
+TEST(Examples, UnetFindsTheBrain) {
+  const std::string head = "/usr/share/mricron/templates/ch2.nii.gz";
+  if (!std::filesystem::exists(head)) GTEST_SKIP() << "no " << head << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("unet", {head, kScan, folder / "picture.png"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "before"), 0.5) << result.output;
+  EXPECT_GT(figure(result.output, "after"), 0.8) << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+  EXPECT_EQ(run_example("unet", {head, "no_such_mask.nii.gz", "picture.png"}).status, 1);
+}
+
+TEST(Examples, SiameseFindsSlicesAgain) {
+  if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
+  const ScratchFolder folder;
+  const CommandResult result = run_example("siamese", {kScan, folder / "picture.png"});
+  ASSERT_EQ(result.status, 0) << result.output;
+  EXPECT_LT(figure(result.output, "network"), 0.7 * figure(result.output, "cross-correlation"))
+      << result.output;
+  EXPECT_GT(std::filesystem::file_size(folder / "picture.png"), 10000u);
+  EXPECT_EQ(run_example("siamese", {"no_such_scan.nii.gz", "picture.png"}).status, 1);
+}
+
 TEST(Examples, TransformationsDrawEveryFamily) {
   if (!std::filesystem::exists(kScan)) GTEST_SKIP() << "no " << kScan << ": install mricron-data";
   const ScratchFolder folder;
