@@ -84,7 +84,8 @@ TEST_F(TrainStn, RefusesWhatItCannotDo) {
   expect_refused({"--transformer", "moebius"}, 2, "moebius");
   expect_refused({"--warp", "rubber"}, 2, "rubber");
   expect_refused({"--rounds", "0"}, 2, "--rounds");
-  expect_refused({"--out", at("missing/net.safetensors")}, 1, "missing: no such folder for the outputs: create it or change --out\n");
+  expect_refused({"--out", at("missing/net.safetensors")}, 1,
+                 "missing: no such folder for the outputs: create it or change --out\n");
   expect_refused({"--task", "align", "--transformer", "none"}, 1, "nothing can be aligned");
   expect_refused({"--levels", "50"}, 1, "too few for 50 levels");
   expect_refused({"--scans", at("no.nii.gz")}, 1, "no.nii.gz");
