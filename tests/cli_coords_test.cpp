@@ -57,6 +57,7 @@ TEST_F(TrainCoords, WritesATable) {
 }
 
 TEST_F(TrainCoords, RefusesWhatItCannotDo) {
+  usual_ = {"coords"};
   expect_refused({"--layer", "dense"}, 2, "dense");
   expect_refused({"--split", "half"}, 2, "half");
   expect_refused({"--task", "paint"}, 2, "paint");
