@@ -34,7 +34,7 @@ __device__ __forceinline__ PointCell<D> locate_end(const SampleGeometry& geometr
   return locate_sample<D>(coordinates, geometry);
 }
 
-// budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=136 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock)
     cpab_sample_forward_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* image,
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kFlowBlock)
   });
 }
 
-// budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=136 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock)
     cpab_sample_backward_image_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
