@@ -9,6 +9,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/small_trainings.hpp"
 #include "models/coord_task.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
@@ -54,14 +55,7 @@ Outcome train_one(const CoordArguments& arguments, const std::string& split, con
   CoordTraining training(options, places.training);
   Outcome outcome{split, layer, seed, training.network().parameter_count(), training.options().epochs, 0.0,
                   {},    {},    0.0};
-  while (training.epochs_done() < outcome.epochs) {
-    if (interrupted()) throw InterruptedRun("interrupted; the table is not written");
-    outcome.loss = training.epoch();
-    if (common_options().verbose) {
-      fmt::print(stderr, "{} {} seed {} epoch {}: loss {:.6f}\n", split, layer, seed, training.epochs_done(),
-                 outcome.loss);
-    }
-  }
+  outcome.loss = train_epochs(training, outcome.epochs, fmt::format("{} {} seed {}", split, layer, seed), 6);
   outcome.training = training.score(places.training);
   outcome.test = training.score(places.test);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -142,10 +136,7 @@ void add_train_coords(CLI::App& train) {
       ->expected(1, -1)
       ->capture_default_str();
   command.add_option("--out", arguments->output, "table to write (.csv)");
-  command.add_option("--seeds", arguments->seeds, "trainings of each kind")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  command.add_option("--seed", arguments->network.seed, "the first seed")->capture_default_str();
+  add_seed_options(command, arguments->seeds, arguments->network.seed);
   command
       .add_option("--epochs", arguments->network.epochs,
                   "passes over the places (default: 8 to regress; to classify 3 with CoordConv, 10 without)")

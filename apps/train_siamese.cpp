@@ -7,6 +7,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/small_trainings.hpp"
 #include "models/slice_matching.hpp"
 #include "registration/brain_slices.hpp"
 #include "registration/output_file.hpp"
@@ -40,16 +41,6 @@ struct Outcome {
   double seconds = 0.0;
 };
 
-std::filesystem::path beside(const std::filesystem::path& output, const std::string& ending) {
-  return output.parent_path() / (output.stem().string() + ending);
-}
-
-/// The network of one loss: NET.safetensors where there is only one, else NET_LOSS.safetensors.
-std::filesystem::path network_file(const SiameseArguments& arguments, const std::string& loss) {
-  if (arguments.losses.size() == 1) return arguments.output;
-  return beside(arguments.output, "_" + loss + ".safetensors");
-}
-
 Outcome train_one(const SiameseArguments& arguments, const SliceStacks& data, const RandomWarp& warp,
                   const std::string& loss, std::uint64_t seed) {
   const auto began = std::chrono::steady_clock::now();
@@ -61,20 +52,13 @@ Outcome train_one(const SiameseArguments& arguments, const SliceStacks& data, co
   options.seed = seed;
   MatchingTraining training(network, data.training, warp, options);
   Outcome outcome{loss, seed, network.parameter_count(), 0.0, {}, 0.0};
-  while (training.epochs_done() < options.epochs) {
-    if (interrupted()) throw InterruptedRun("interrupted; the table is not written");
-    outcome.loss = training.epoch();
-    if (common_options().verbose) {
-      fmt::print(stderr, "{} seed {} epoch {}: loss {:.4f}\n", loss, seed, training.epochs_done(),
-                 outcome.loss);
-    }
-  }
+  outcome.loss = train_epochs(training, options.epochs, fmt::format("{} seed {}", loss, seed));
   network.eval();
   outcome.score = score_matching([&](const Tensor& a, const Tensor& b) { return network.distances(a, b); },
                                  data.test, warp);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   if (!arguments.output.empty() && seed == arguments.first_seed) {
-    save_slice_matcher(network_file(arguments, loss), network);
+    save_slice_matcher(network_file(arguments.output, arguments.losses, loss), network);
   }
   return outcome;
 }
@@ -134,8 +118,7 @@ void run(SiameseArguments arguments) {
   if (arguments.training.epochs == 0) {
     std::int64_t count = 0;
     for (const Tensor& stack : data.training) count += stack.shape(0);
-    const std::int64_t batch = arguments.training.batch_size, batches = (count + batch - 1) / batch;
-    arguments.training.epochs = (kBatches + batches - 1) / batches;
+    arguments.training.epochs = epochs_of(kBatches, count, arguments.training.batch_size);
   }
   print_head(arguments, data);
   std::vector<Outcome> all = baselines(data, warp);
@@ -178,10 +161,7 @@ void add_train_siamese(CLI::App& train) {
       ->capture_default_str();
   command.add_option("--out", arguments->output,
                      "network of the first seed (.safetensors); the table is written beside it (.csv)");
-  command.add_option("--seeds", arguments->seeds, "trainings of each kind")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  command.add_option("--seed", arguments->first_seed, "the first seed")->capture_default_str();
+  add_seed_options(command, arguments->seeds, arguments->first_seed);
   command
       .add_option("--epochs", arguments->training.epochs,
                   "each as many slices as there are to train on (default: 1000 batches)")
@@ -205,12 +185,7 @@ void add_train_siamese(CLI::App& train) {
   command.add_option("--embedding", arguments->network.embedding, "numbers that stand for a slice")
       ->check(CLI::Range(1, 512))
       ->capture_default_str();
-  command.add_option("--side", arguments->slices.side, "pixels of a slice along both axes")
-      ->check(CLI::Range(16, 256))
-      ->capture_default_str();
-  command.add_option("--pixel", arguments->slices.pixel_mm, "size of a pixel in mm")
-      ->check(CLI::Range(0.5, 20.0))
-      ->capture_default_str();
+  add_pixel_options(command, arguments->slices.side, arguments->slices.pixel_mm);
   command.add_option("--distance", arguments->slices.distance_mm, "of one slice from the next in mm")
       ->check(CLI::Range(0.5, 20.0))
       ->capture_default_str();

@@ -8,6 +8,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/small_trainings.hpp"
 #include "models/slice_training.hpp"
 #include "registration/brain_slices.hpp"
 #include "registration/output_file.hpp"
@@ -44,16 +45,6 @@ struct Outcome {
   double seconds = 0.0;
 };
 
-std::filesystem::path beside(const std::filesystem::path& output, const std::string& ending) {
-  return output.parent_path() / (output.stem().string() + ending);
-}
-
-/// The network of one transformer: NET.safetensors where there is only one, else NET_TRANSFORMER.safetensors.
-std::filesystem::path network_file(const StnArguments& arguments, const std::string& transformer) {
-  if (arguments.transformers.size() == 1) return arguments.output;
-  return beside(arguments.output, "_" + transformer + ".safetensors");
-}
-
 std::vector<std::string> scans_or_colin(const StnArguments& arguments) {
   if (!arguments.scans.empty()) return arguments.scans;
   if (!std::filesystem::exists(kColin)) {
@@ -86,18 +77,11 @@ Outcome train_one(const StnArguments& arguments, const SliceSplit& data, const R
   options.task = arguments.task == "align" ? SliceTask::align : SliceTask::classify;
   SliceTraining training(network, data.training, warp, options);
   Outcome outcome{transformer, seed, network.parameter_count(), 0.0, {}, 0.0};
-  while (training.epochs_done() < options.epochs) {
-    if (interrupted()) throw InterruptedRun("interrupted; the table is not written");
-    outcome.loss = training.epoch();
-    if (common_options().verbose) {
-      fmt::print(stderr, "{} seed {} epoch {}: loss {:.4f}\n", transformer, seed, training.epochs_done(),
-                 outcome.loss);
-    }
-  }
+  outcome.loss = train_epochs(training, options.epochs, fmt::format("{} seed {}", transformer, seed));
   outcome.score = score_slices(network, data.test, warp, arguments.rounds);
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   if (!arguments.output.empty() && seed == arguments.first_seed) {
-    save_slice_classifier(network_file(arguments, transformer), network);
+    save_slice_classifier(network_file(arguments.output, arguments.transformers, transformer), network);
   }
   return outcome;
 }
@@ -166,9 +150,8 @@ void run(StnArguments arguments) {
   catch_interrupts();
   const SliceSplit data = split_slices(scans_of(scans_or_colin(arguments)), arguments.slices);
   if (arguments.training.epochs == 0) {
-    const std::int64_t batch = arguments.training.batch_size;
-    const std::int64_t batches = (data.training.images.shape(0) + batch - 1) / batch;
-    arguments.training.epochs = (kBatches + batches - 1) / batches;
+    arguments.training.epochs =
+        epochs_of(kBatches, data.training.images.shape(0), arguments.training.batch_size);
   }
   print_head(arguments, data);
   std::vector<Outcome> all;
@@ -218,10 +201,7 @@ void add_train_stn(CLI::App& train) {
       ->capture_default_str();
   command.add_option("--out", arguments->output,
                      "network of the first seed (.safetensors); the table is written beside it (.csv)");
-  command.add_option("--seeds", arguments->seeds, "trainings of each kind")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  command.add_option("--seed", arguments->first_seed, "the first seed")->capture_default_str();
+  add_seed_options(command, arguments->seeds, arguments->first_seed);
   command
       .add_option("--epochs", arguments->training.epochs, "passes over the slices (default: 1500 batches)")
       ->check(CLI::PositiveNumber);
@@ -237,12 +217,7 @@ void add_train_stn(CLI::App& train) {
   command.add_option("--levels", arguments->slices.levels, "parts of equal height to tell apart")
       ->check(CLI::Range(2, 50))
       ->capture_default_str();
-  command.add_option("--side", arguments->slices.side, "pixels of a slice along both axes")
-      ->check(CLI::Range(16, 256))
-      ->capture_default_str();
-  command.add_option("--pixel", arguments->slices.pixel_mm, "size of a pixel in mm")
-      ->check(CLI::Range(0.5, 20.0))
-      ->capture_default_str();
+  add_pixel_options(command, arguments->slices.side, arguments->slices.pixel_mm);
   command.add_option("--recursions", arguments->network.recursions, "of icstn")
       ->check(CLI::Range(1, 32))
       ->capture_default_str();

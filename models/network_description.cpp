@@ -84,6 +84,13 @@ std::map<std::string, std::string> notes_in(const json& object) {
   return notes;
 }
 
+void save_described(const std::filesystem::path& path, const Module& network, const char* key,
+                    const json& description) {
+  SafeTensors content = network.state();
+  content.metadata[key] = description.dump();
+  save_safetensors(path, content);
+}
+
 bool is_finite(const Tensor& tensor) {
   switch (tensor.dtype()) {
     case DType::f16:

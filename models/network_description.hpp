@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <initializer_list>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "engine/tensor.hpp"
+#include "layers/module.hpp"
 
 namespace cinnabar {
 
@@ -30,6 +32,28 @@ bool truth_value(const nlohmann::json& object, const char* key);
 
 /// The object "notes": strings for people.
 std::map<std::string, std::string> notes_in(const nlohmann::json& object);
+
+/// Writes weights and, as the metadata entry `key`, what the network is.
+void save_described(const std::filesystem::path& path, const Module& network, const char* key,
+                    const nlohmann::json& description);
+
+/// Reads such a file; `make` turns the description into a network of any weights. Throws InputError for a
+/// file that `command` did not write or that is damaged.
+template <class Make>
+auto load_described(const std::filesystem::path& path, const char* key, const char* command, Make&& make) {
+  const SafeTensors content = load_safetensors(path);
+  try {
+    const auto description = content.metadata.find(key);
+    if (description == content.metadata.end()) fail_input("is no network of ", command);
+    auto network = make(nlohmann::json::parse(description->second));
+    network->load_state({content.tensors, {}});
+    return network;
+  } catch (const nlohmann::json::exception&) {
+    fail_input(path.string(), ": its description is damaged; train the network again");
+  } catch (const InputError& error) {
+    fail_input(path.string(), ": ", error.what());
+  }
+}
 
 /// Whether all values of weights (f32, f16 or bf16) are numbers.
 bool is_finite(const Tensor& tensor);

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 
 #include "autograd/layout.hpp"
 #include "layers/activation.hpp"
 #include "layers/conv3d.hpp"
 #include "layers/linear.hpp"
 #include "models/ic_stn.hpp"
+#include "models/network_description.hpp"
 
 namespace cinnabar {
 
@@ -131,25 +131,13 @@ SliceClassifierOptions widened_plain(const SliceClassifierOptions& options) {
 }
 
 void save_slice_classifier(const std::filesystem::path& path, const SliceClassifier& network) {
-  SafeTensors content = network.state();
-  content.metadata[kMetadataKey] = to_json(network.options()).dump();
-  save_safetensors(path, content);
+  save_described(path, network, kMetadataKey, to_json(network.options()));
 }
 
 std::unique_ptr<SliceClassifier> load_slice_classifier(const std::filesystem::path& path) {
-  const SafeTensors content = load_safetensors(path);
-  try {
-    const auto description = content.metadata.find(kMetadataKey);
-    if (description == content.metadata.end()) fail_input("is no network of cinnabar train stn");
-    auto network =
-        std::make_unique<SliceClassifier>(options_from(nlohmann::json::parse(description->second)));
-    network->load_state({content.tensors, {}});
-    return network;
-  } catch (const nlohmann::json::exception&) {
-    fail_input(path.string(), ": its description is damaged; train the network again");
-  } catch (const InputError& error) {
-    fail_input(path.string(), ": ", error.what());
-  }
+  return load_described(path, kMetadataKey, "cinnabar train stn", [](const nlohmann::json& description) {
+    return std::make_unique<SliceClassifier>(options_from(description));
+  });
 }
 
 }  // namespace cinnabar

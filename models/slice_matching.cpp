@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "autograd/elementwise.hpp"
 #include "autograd/layout.hpp"
 #include "autograd/matmul.hpp"
 #include "autograd/random.hpp"
 #include "autograd/reduce.hpp"
+#include "models/network_description.hpp"
 
 namespace cinnabar {
 
@@ -124,24 +124,13 @@ std::vector<double> SliceMatcher::distances(const Tensor& a, const Tensor& b) {
 }
 
 void save_slice_matcher(const std::filesystem::path& path, const SliceMatcher& network) {
-  SafeTensors content = network.state();
-  content.metadata[kMetadataKey] = to_json(network.options()).dump();
-  save_safetensors(path, content);
+  save_described(path, network, kMetadataKey, to_json(network.options()));
 }
 
 std::unique_ptr<SliceMatcher> load_slice_matcher(const std::filesystem::path& path) {
-  const SafeTensors content = load_safetensors(path);
-  try {
-    const auto description = content.metadata.find(kMetadataKey);
-    if (description == content.metadata.end()) fail_input("is no network of cinnabar train siamese");
-    auto network = std::make_unique<SliceMatcher>(options_from(nlohmann::json::parse(description->second)));
-    network->load_state({content.tensors, {}});
-    return network;
-  } catch (const nlohmann::json::exception&) {
-    fail_input(path.string(), ": its description is damaged; train the network again");
-  } catch (const InputError& error) {
-    fail_input(path.string(), ": ", error.what());
-  }
+  return load_described(path, kMetadataKey, "cinnabar train siamese", [](const nlohmann::json& description) {
+    return std::make_unique<SliceMatcher>(options_from(description));
+  });
 }
 
 MatchingTraining::MatchingTraining(SliceMatcher& network, const std::vector<Tensor>& stacks,

@@ -6,14 +6,13 @@
 
 #include "models/slice_classifier.hpp"
 #include "registration/nifti.hpp"
-#include "tests/child_process.hpp"
-#include "tests/scratch_folder.hpp"
 #include "tests/synthetic_head.hpp"
+#include "tests/train_small.hpp"
 
 namespace cinnabar::testing {
 namespace {
 
-class TrainStn : public ::testing::Test {
+class TrainStn : public TrainSmall {
  protected:
   void SetUp() override {
     using namespace registration;
@@ -25,26 +24,9 @@ class TrainStn : public ::testing::Test {
       list += name + "\n";
     }
     write_bytes(folder_ / "scans.csv", list);
+    usual_ = {"stn",      "--scans", at("scans.csv"), "--side", "16", "--pixel", "8",
+              "--epochs", "2",       "--threads",     "1"};
   }
-
-  CommandResult train(const std::vector<std::string>& options) const {
-    std::vector<std::string> words{kProgram,  "train", "stn",      "--scans", at("scans.csv"), "--side", "16",
-                                   "--pixel", "8",     "--epochs", "2",       "--threads",     "1"};
-    words.insert(words.end(), options.begin(), options.end());
-    return run_command(words);
-  }
-  /// One line that says why, and nothing written.
-  void expect_refused(const std::vector<std::string>& options, int status, const std::string& reason) const {
-    const std::ptrdiff_t files = folder_.count();
-    const CommandResult result = train(options);
-    EXPECT_EQ(result.status, status) << result.output;
-    EXPECT_NE(result.output.find(reason), std::string::npos) << result.output << " should say: " << reason;
-    EXPECT_EQ(result.output.find('\n'), result.output.size() - 1) << result.output;
-    EXPECT_EQ(folder_.count(), files);
-  }
-  std::string at(const std::string& name) const { return (folder_ / name).string(); }
-
-  ScratchFolder folder_;
 };
 
 TEST_F(TrainStn, WritesATableAndNetworks) {
