@@ -1,4 +1,4 @@
-// cinnabar train quicksilver: from a folder of momenta to a network.
+// cinnabar train quicksilver: from a folder of momenta, or of pairs alone, to a network.
 
 #include <fmt/core.h>
 
@@ -13,8 +13,10 @@
 #include "apps/network_options.hpp"
 #include "apps/training_options.hpp"
 #include "apps/training_progress.hpp"
+#include "models/quicksilver_energy_training.hpp"
 #include "models/quicksilver_file.hpp"
 #include "models/quicksilver_training.hpp"
+#include "models/voxelmorph_file.hpp"
 #include "registration/correction_pairs.hpp"
 #include "registration/momenta.hpp"
 #include "registration/output_file.hpp"
@@ -30,11 +32,12 @@ using namespace registration;
 
 struct QuicksilverArguments : TrainingArguments {
   std::string momenta, initial, prediction;
-  std::string places = "grid";
+  std::string places = "grid", loss = "momentum", similarity = "ssd";
   DType storage = DType::f32;
   std::int64_t patch = 15;
   std::int64_t stride = 0;  ///< 0: a voxel less than the patch
-  bool correction = false, skip_missing = false;
+  std::int64_t batch = 0;   ///< 0: 64 patches or 1 pair
+  bool correction = false, skip_missing = false, swap = false;
   double smoothing_voxels = 0.0;
   QuicksilverOptions network;
   QuicksilverTrainingOptions training;
@@ -42,14 +45,32 @@ struct QuicksilverArguments : TrainingArguments {
 
 constexpr const char* kKind = "quicksilver";
 
+bool by_energy(const QuicksilverArguments& arguments) {
+  return arguments.loss == "energy";
+}
+
 QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const MomentumModel& model) {
   QuicksilverTrainingOptions options = arguments.training;
   options.loss.fluid = model.fluid;
+  options.patches.batch_size = arguments.batch;
   options.patches.grid.patch = arguments.network.patch;
   options.patches.grid.stride = {arguments.stride, arguments.stride, arguments.stride};
   options.patches.places = arguments.places == "anywhere" ? PatchPlaces::anywhere : PatchPlaces::grid;
   options.patches.seed = arguments.network.seed;
   options.schedule = schedule_of(arguments);
+  return options;
+}
+
+QuicksilverEnergyOptions resolve_energy(const QuicksilverArguments& arguments, const MomentumModel& model) {
+  QuicksilverEnergyOptions options;
+  static_cast<TrainingOptions&>(options) = arguments.training;
+  options.schedule = schedule_of(arguments);
+  options.matching.shooting = model.shooting();
+  options.matching.sigma = model.sigma;
+  options.matching.similarity = similarity_named(arguments.similarity);
+  options.stride = arguments.stride;
+  options.batch_size = arguments.batch;
+  options.draws = {arguments.swap, arguments.training.patches.mirror, arguments.network.seed};
   return options;
 }
 
@@ -66,10 +87,14 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
       // Checkpoints of before there was a choice say nothing.
       {"--precision", precision == Conv3dPrecision::fp32 ? "" : std::string(name_of(precision))},
       {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
+      // Nor of before there was another loss.
+      {"--loss", by_energy(arguments) ? arguments.loss : ""},
+      {"--similarity", by_energy(arguments) ? arguments.similarity : ""},
+      {"--swap", arguments.swap ? "on" : ""},
       {"--correction", arguments.correction ? "on" : "off"},
       {"--network", arguments.correction ? checksum(arguments.prediction) : ""},
       {"--epochs", fmt::format("{}", training.epochs)},
-      {"--batch", fmt::format("{}", patches.batch_size)},
+      {"--batch", fmt::format("{}", arguments.batch)},
       {"--learning-rate", fmt::format("{}", training.learning_rate)},
       {"--schedule", arguments.schedule},
       {"--moving-average", fmt::format("{}", training.moving_average)},
@@ -111,18 +136,27 @@ void take_initial_weights(Quicksilver& network, const std::string& path) {
   network.load_state(initial.network->state());
 }
 
-void print_plan(const QuicksilverTraining& training, const TrainingSplit& split, const Quicksilver& network,
-                const DeviceChoice& choice) {
+void print_plan(const Training& training, const TrainingSplit& split, const Quicksilver& network,
+                const DeviceChoice& choice, const char* piece) {
   fmt::print("device      {} ({})\n", detail::concat(choice.device), choice.reason);
   fmt::print("network     {} features, {} parameters, {}\n", network.options().features,
              network.parameter_count(), name_of(network.options().precision));
   print_split(split);
-  fmt::print("patches     {} an epoch, {} batches in all\n", training.places(), training.total_steps());
+  fmt::print("{:<11} {} an epoch, {} batches in all\n", piece, training.places(), training.total_steps());
   if (training.step() > 0) fmt::print("goes on     after batch {}\n", training.step());
   std::fflush(stdout);
 }
 
-void check_arguments(const QuicksilverArguments& arguments) {
+void check_arguments(const QuicksilverArguments& arguments, const MomentumModel& model) {
+  if (by_energy(arguments)) {
+    if (model.sigma <= 0.0) fail_input(arguments.momenta, ": its model has no sigma, which the energy needs");
+    if (arguments.smoothing_voxels > 0.0 || arguments.training.loss.velocity > 0.0 ||
+        arguments.training.patches.intensity > 0.0 || arguments.places != "grid") {
+      fail_input("--smooth-momenta, --velocity-loss, --intensity and --places are for --loss momentum");
+    }
+  } else if (arguments.swap || arguments.similarity != "ssd") {
+    fail_input("--swap and --similarity are for --loss energy");
+  }
   if (arguments.correction == arguments.prediction.empty()) {
     fail_input("--correction and --network go together: the prediction network that is to be corrected");
   }
@@ -152,14 +186,18 @@ TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& m
           write, arguments.checkpoint_minutes,    arguments.max_minutes};
 }
 
-/// Lets the pairs point to what a correction network learns from them, made where it is missing.
-void use_correction_lessons(TrainingSplit& split, const QuicksilverArguments& arguments,
-                            const MomentumModel& model, Device device) {
-  const LoadedQuicksilver prediction = load_quicksilver(arguments.prediction);
+std::unique_ptr<Quicksilver> prediction_to_correct(const QuicksilverArguments& arguments, Device device) {
+  LoadedQuicksilver prediction = load_quicksilver(arguments.prediction);
   if (prediction.description.role != QuicksilverRole::prediction) {
     fail_input(arguments.prediction, ": is a correction network; --network names the prediction network");
   }
   prediction.network->to(device);
+  return std::move(prediction.network);
+}
+
+/// Lets the pairs point to what a correction network learns from them, made where it is missing.
+void use_correction_lessons(TrainingSplit& split, const QuicksilverArguments& arguments,
+                            const MomentumModel& model, Quicksilver& prediction) {
   const std::filesystem::path folder = correction_folder(arguments.momenta, arguments.prediction);
   CorrectionObserver observer;
   observer.keep_going = [] { return !interrupted(); };
@@ -169,14 +207,14 @@ void use_correction_lessons(TrainingSplit& split, const QuicksilverArguments& ar
     }
   };
   for (auto* pairs : {&split.training, &split.validation}) {
-    if (!make_correction_lessons(*pairs, folder, *prediction.network, model, observer)) {
+    if (!make_correction_lessons(*pairs, folder, prediction, model, observer)) {
       throw InterruptedRun("interrupted; the same command goes on");
     }
   }
 }
 
-TrainingEnd train(QuicksilverTraining& training, const TrainingRun& run) {
-  TrainingProgress progress(training, common_options().quiet);
+TrainingEnd train(Training& training, const TrainingRun& run, const char* piece) {
+  TrainingProgress progress(training, common_options().quiet, piece);
   TrainingObserver observer;
   observer.keep_going = [] { return !interrupted(); };
   observer.advanced = [&] { progress.advanced(); };
@@ -184,10 +222,23 @@ TrainingEnd train(QuicksilverTraining& training, const TrainingRun& run) {
   return run_training(training, run, observer);
 }
 
+std::unique_ptr<Training> training_of(const QuicksilverArguments& arguments, const MomentumModel& model,
+                                      const TrainingSplit& split, Quicksilver& network,
+                                      Quicksilver* prediction) {
+  const VolumeSet pairs = training_volumes(split.training, arguments.smoothing_voxels);
+  std::optional<VolumeSet> validation;
+  if (!split.validation.empty()) validation = training_volumes(split.validation, arguments.smoothing_voxels);
+  if (by_energy(arguments)) {
+    return std::make_unique<QuicksilverEnergyTraining>(
+        network, pairs, validation, resolve_energy(arguments, model), prediction);
+  }
+  return std::make_unique<QuicksilverTraining>(network, pairs, validation, resolve(arguments, model));
+}
+
 void run(const QuicksilverArguments& arguments) {
-  check_arguments(arguments);
-  const DeviceChoice choice = choose_device(arguments.device);
   const MomentumModel model = read_momentum_model(arguments.momenta);
+  check_arguments(arguments, model);
+  const DeviceChoice choice = choose_device(arguments.device);
   TrainingRun run = run_of(arguments, model);
   std::optional<TrainingCheckpoint> checkpoint;
   if (!arguments.restart) checkpoint = read_checkpoint(run.files.checkpoint, kKind);
@@ -196,24 +247,25 @@ void run(const QuicksilverArguments& arguments) {
   run.settings.training = names_of(split.training);
   run.settings.validation = names_of(split.validation);
   catch_interrupts();
-  if (arguments.correction) use_correction_lessons(split, arguments, model, choice.device);
+  std::unique_ptr<Quicksilver> prediction;
+  if (arguments.correction) prediction = prediction_to_correct(arguments, choice.device);
+  if (prediction && !by_energy(arguments)) use_correction_lessons(split, arguments, model, *prediction);
 
   Quicksilver network(arguments.network);
   if (!arguments.initial.empty()) take_initial_weights(network, arguments.initial);
   network.to(choice.device);
-  std::optional<VolumeSet> validation;
-  if (!split.validation.empty()) validation = training_volumes(split.validation, arguments.smoothing_voxels);
-  QuicksilverTraining training(network, training_volumes(split.training, arguments.smoothing_voxels),
-                               validation, resolve(arguments, model));
-  if (checkpoint) resume(training, *checkpoint, run.files.checkpoint);
-  if (!common_options().quiet) print_plan(training, split, network, choice);
+  const std::unique_ptr<Training> training =
+      training_of(arguments, model, split, network, prediction.get());
+  if (checkpoint) resume(*training, *checkpoint, run.files.checkpoint);
+  const char* piece = by_energy(arguments) ? "pairs" : "patches";
+  if (!common_options().quiet) print_plan(*training, split, network, choice, piece);
 
-  const TrainingEnd end = train(training, run);
+  const TrainingEnd end = train(*training, run, piece);
   if (end == TrainingEnd::interrupted) {
     throw InterruptedRun(fmt::format("interrupted after batch {}; the same command goes on from {}",
-                                     training.step(), run.files.checkpoint.string()));
+                                     training->step(), run.files.checkpoint.string()));
   }
-  if (!common_options().quiet) print_end(training, run.files, end);
+  if (!common_options().quiet) print_end(*training, run.files, end);
 }
 
 void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
@@ -223,9 +275,10 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
                      "list of pairs to use (.csv); without it all that are finished in the folder");
   command.add_flag("--skip-missing", arguments.skip_missing, "leave out pairs without a finished momentum");
   add_validation_options(command, arguments);
-  command.add_option("--batch", patches.batch_size, "patches in a batch")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command
+      .add_option("--batch", arguments.batch,
+                  "patches in a batch (default: 64), or pairs with --loss energy (default: 1)")
+      ->check(CLI::PositiveNumber);
   command.add_option("--patch", arguments.patch, "extent of a patch in voxels")
       ->check(CLI::Range(std::int64_t{3}, kMaxQuicksilverPatch))
       ->capture_default_str();
@@ -236,7 +289,9 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
   command.add_option("--places", arguments.places, "where patches lie: on the grid, or anywhere")
       ->check(CLI::IsMember({"grid", "anywhere"}))
       ->capture_default_str();
-  command.add_flag("--mirror", patches.mirror, "exchange left and right of every other patch, by chance");
+  command.add_flag("--mirror", patches.mirror,
+                   "exchange left and right of every other patch or pair, by chance");
+  command.add_flag("--swap", arguments.swap, "exchange moving and fixed of every other pair, by chance");
   command
       .add_option("--smooth-momenta", arguments.smoothing_voxels,
                   "learn momenta smoothed by a Gaussian of so many voxels")
@@ -265,6 +320,15 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
+      .add_option("--loss", arguments.loss,
+                  "momentum: distance to the momenta of the folder, patch by patch; energy: that of matching, "
+                  "of whole pairs shot with the momenta predicted")
+      ->check(CLI::IsMember({"momentum", "energy"}))
+      ->capture_default_str();
+  command.add_option("--similarity", arguments.similarity, "of the energy")
+      ->check(CLI::IsMember({"ssd", "ncc", "lncc"}))
+      ->capture_default_str();
+  command
       .add_option("--velocity-loss", training.loss.velocity,
                   "weight of the squared error of the velocities that momenta make, beside the momenta's L1")
       ->check(CLI::NonNegativeNumber)
@@ -288,6 +352,7 @@ void add_train_quicksilver(CLI::App& train) {
   command.callback([arguments] {
     arguments->network.patch = {arguments->patch, arguments->patch, arguments->patch};
     if (arguments->stride == 0) arguments->stride = arguments->patch - 1;
+    if (arguments->batch == 0) arguments->batch = by_energy(*arguments) ? 1 : 64;
     run(*arguments);
   });
 }

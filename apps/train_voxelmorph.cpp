@@ -53,7 +53,7 @@ VoxelmorphTrainingOptions resolve(const VoxelmorphArguments& arguments) {
   options.loss.similarity = similarity_named(arguments.loss);
   options.loss.smoothness = arguments.smoothness.value_or(default_smoothness(options.loss.similarity));
   options.schedule = schedule_of(arguments);
-  options.seed = arguments.network.seed;
+  options.draws.seed = arguments.network.seed;
   return options;
 }
 
@@ -78,8 +78,8 @@ std::map<std::string, std::string> options_of(const VoxelmorphArguments& argumen
       {"--smoothness", fmt::format("{}", training.loss.smoothness)},
       {"--epochs", fmt::format("{}", training.epochs)},
       {"--batch", fmt::format("{}", training.batch_size)},
-      {"--swap", flag(training.swap)},
-      {"--mirror", flag(training.mirror)},
+      {"--swap", flag(training.draws.swap)},
+      {"--mirror", flag(training.draws.mirror)},
       {"--learning-rate", fmt::format("{}", training.learning_rate)},
       {"--schedule", arguments.schedule},
       {"--moving-average", fmt::format("{}", training.moving_average)},
@@ -203,8 +203,8 @@ void add_data_options(CLI::App& command, VoxelmorphArguments& arguments) {
   command.add_option("--batch", training.batch_size, "pairs in a batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command.add_flag("--swap", training.swap, "exchange moving and fixed of every other pair, by chance");
-  command.add_flag("--mirror", training.mirror, "exchange left and right of every other pair, by chance");
+  command.add_flag("--swap", training.draws.swap, "exchange moving and fixed of every other pair, by chance");
+  command.add_flag("--mirror", training.draws.mirror, "exchange left and right of every other pair, by chance");
 }
 
 void add_network_options(CLI::App& command, VoxelmorphArguments& arguments) {

@@ -37,20 +37,6 @@ double variance(const Tensor& image, const Tensor& mask) {
   return sum(weight * x * x).value().item() / total - mean * mean;
 }
 
-/// The data term. For NCC and LNCC a loss l in [0, 2] counts as SSD would for images that differ by noise of
-/// that correlation: sum r^2 = 2 n var (1 - ncc).
-Variable data_term(const Variable& warped, const ImagePair& pair, const MatchingOptions& options) {
-  const Variable fixed(pair.fixed);
-  const double weight = 0.5 / (options.sigma * options.sigma);
-  if (options.similarity == Similarity::ssd) return weight * ssd(warped, fixed, options.mask);
-  const double voxels = options.mask.defined() ? sum(Variable(options.mask)).value().item()
-                                               : static_cast<double>(pair.fixed.numel());
-  const double scale = weight * 2.0 * voxels * variance(pair.fixed, options.mask);
-  return scale * (options.similarity == Similarity::ncc
-                      ? ncc_loss(warped, fixed, options.mask)
-                      : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
-}
-
 /// Penalty of the voxels whose determinant lies below the floor.
 Variable folding_term(const Variable& determinant, const MatchingOptions& options) {
   const double weight =
@@ -65,23 +51,48 @@ double least(const Variable& determinant) {
 
 }  // namespace
 
+Variable matching_data(const Variable& warped, const ImagePair& pair, const MatchingOptions& options) {
+  const Variable fixed(pair.fixed);
+  const double weight = 0.5 / (options.sigma * options.sigma);
+  if (options.similarity == Similarity::ssd) return weight * ssd(warped, fixed, options.mask);
+  const double voxels = options.mask.defined() ? sum(Variable(options.mask)).value().item()
+                                               : static_cast<double>(pair.fixed.numel());
+  // A loss l in [0, 2] counts as SSD would for images that differ by noise of that correlation:
+  // sum r^2 = 2 n var (1 - ncc).
+  const double scale = weight * 2.0 * voxels * variance(pair.fixed, options.mask);
+  return scale * (options.similarity == Similarity::ncc
+                      ? ncc_loss(warped, fixed, options.mask)
+                      : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
+}
+
+Variable MatchingTerms::total() const {
+  return regularity + data + folding;
+}
+
+MatchingTerms matching_terms(const ImagePair& pair, const Variable& momentum,
+                             const MatchingOptions& options) {
+  check_pair(pair, momentum.value());
+  const ShootingOptions& shooting = options.shooting;
+  MatchingTerms terms;
+  terms.flow = shoot(momentum, shooting, options.checkpointed);
+  terms.regularity = 0.5 * dot(momentum, smooth(momentum, shooting.fluid, shooting.padding));
+  terms.data = matching_data(warp(Variable(pair.moving), terms.flow.psi, Boundary::border), pair, options);
+  terms.of_phi = jacobian_determinant(terms.flow.phi);
+  terms.of_psi = jacobian_determinant(terms.flow.psi);
+  terms.folding = folding_term(terms.of_phi, options) + folding_term(terms.of_psi, options);
+  return terms;
+}
+
 MatchingEvaluation evaluate_matching(const ImagePair& pair, const Tensor& momentum,
                                      const MatchingOptions& options) {
-  check_pair(pair, momentum);
-  const ShootingOptions& shooting = options.shooting;
   const Variable m0(momentum, true);
-  const Flow flow = shoot(m0, shooting, options.checkpointed);
-  const Variable warped = warp(Variable(pair.moving), flow.psi, Boundary::border);
-  const Variable regularity = 0.5 * dot(m0, smooth(m0, shooting.fluid, shooting.padding));
-  const Variable data = data_term(warped, pair, options);
-  const Variable of_phi = jacobian_determinant(flow.phi), of_psi = jacobian_determinant(flow.psi);
-  const Variable folding = folding_term(of_phi, options) + folding_term(of_psi, options);
-  const Variable energy = regularity + data + folding;
+  const MatchingTerms terms = matching_terms(pair, m0, options);
+  const Variable energy = terms.total();
 
   MatchingEvaluation result;
-  result.energy = {regularity.value().item(), data.value().item(), folding.value().item()};
-  result.smallest_jacobian = std::min(least(of_phi), least(of_psi));
-  result.flow = {flow.phi.detach(), flow.psi.detach()};
+  result.energy = {terms.regularity.value().item(), terms.data.value().item(), terms.folding.value().item()};
+  result.smallest_jacobian = std::min(least(terms.of_phi), least(terms.of_psi));
+  result.flow = {terms.flow.phi.detach(), terms.flow.psi.detach()};
   result.gradient = [m0, energy] {
     energy.backward();
     return m0.grad();

@@ -36,6 +36,19 @@ struct MatchingEnergy {
   double total() const { return regularity + data + folding; }
 };
 
+/// The energy at a momentum [1, 3, D, H, W], term by term, with a graph down to the momentum: its gradient is
+/// the exact one of the discrete energy. Throws DivergedFlow.
+struct MatchingTerms {
+  Variable regularity, data, folding;
+  Flow flow;
+  Variable of_phi, of_psi;  ///< the determinants of D phi and D psi
+  Variable total() const;
+};
+MatchingTerms matching_terms(const ImagePair& pair, const Variable& momentum, const MatchingOptions& options);
+
+/// The data term alone, of a moving image that is warped already.
+Variable matching_data(const Variable& warped, const ImagePair& pair, const MatchingOptions& options);
+
 /// Energy at a momentum [1, 3, D, H, W] with the exact gradient of the discrete energy (reverse mode through
 /// the RK4 steps), computed when `gradient` is called. `smallest_jacobian` is the least determinant of D phi
 /// and D psi on the grid: at or below zero the map folds.

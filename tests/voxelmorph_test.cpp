@@ -218,7 +218,7 @@ TEST(VoxelmorphTraining, RecoversAShiftOfImagesItNeverSaw) {
 
 TEST(VoxelmorphTraining, SwappedPairsMoveTheOtherWay) {
   VoxelmorphTrainingOptions options = quick_training();
-  options.swap = options.mirror = true;
+  options.draws.swap = options.draws.mirror = true;
   options.epochs = 4;
   options.batch_size = 2;
   Voxelmorph network(kTiny);
@@ -233,7 +233,7 @@ CINNABAR_ON_EACH_DEVICE(VoxelmorphTrainingOn);
 
 TEST_P(VoxelmorphTrainingOn, GoesOnWithTheSameBits) {
   VoxelmorphTrainingOptions options = quick_training();
-  options.swap = options.mirror = true;
+  options.draws.swap = options.draws.mirror = true;
   options.moving_average = 0.9;
   options.validation_steps = 2;
   options.epochs = 2;

@@ -1,0 +1,130 @@
+#include "models/quicksilver_energy_training.hpp"
+
+#include <algorithm>
+
+#include "autograd/elementwise.hpp"
+#include "autograd/layout.hpp"
+#include "autograd/patches.hpp"
+#include "autograd/warp.hpp"
+#include "data/patch_grid.hpp"
+#include "engine/random.hpp"
+
+namespace cinnabar {
+
+namespace {
+
+constexpr const char* kOp = "quicksilver_energy_training";
+constexpr double kFirstLossScale = 1.0;
+constexpr std::uint64_t kViews = std::uint64_t{0x76696577} << 32;  // a stream of the seed
+
+/// Calls fn with the momentum, shortened until that does not diverge.
+template <class Function>
+auto shortened_until(const Variable& momentum, const Function& fn) {
+  constexpr double kShorter = 0.75;
+  constexpr double kLeast = 0.01;
+  for (double length = 1.0;; length *= kShorter) {
+    try {
+      return fn(length == 1.0 ? momentum : length * momentum);
+    } catch (const DivergedFlow&) {
+      if (length < kLeast) throw;
+    }
+  }
+}
+
+}  // namespace
+
+QuicksilverEnergyTraining::QuicksilverEnergyTraining(Quicksilver& network, VolumeSet training,
+                                                     std::optional<VolumeSet> validation,
+                                                     const QuicksilverEnergyOptions& options,
+                                                     Quicksilver* prediction)
+    : Training(network, options),
+      network_(network),
+      prediction_(prediction),
+      draws_(std::move(training), options.draws),
+      validation_(std::move(validation)),
+      options_(options) {
+  CINNABAR_CHECK(options.stride >= 1, kOp, "patches cannot lie at a distance of ", options.stride);
+  if (prediction) prediction->eval();
+  const bool scaled = network.options().precision == Conv3dPrecision::fp16;
+  prepare(draws_.size(), options.batch_size, validation_.has_value(), scaled ? kFirstLossScale : 0.0);
+}
+
+QuicksilverEnergyTraining::View QuicksilverEnergyTraining::view_of(std::int64_t draw) const {
+  const PhiloxWords words = philox_4x32_10(options_.draws.seed, kViews, static_cast<std::uint64_t>(draw));
+  const std::int64_t choices = options_.stride / 3 + 1;
+  const auto distance = [&](std::size_t axis) {
+    return options_.stride - static_cast<std::int64_t>(words.word[axis]) % choices;
+  };
+  return {{distance(0), distance(1), distance(2)}, static_cast<int>(words.word[3] & 1u)};
+}
+
+Variable QuicksilverEnergyTraining::predicted(Quicksilver& network, const ImagePair& pair,
+                                              const Shape& stride) const {
+  const Shape& patch = network.options().patch;
+  const Shape& shape = pair.fixed.shape();
+  const Tensor grid = grid_starts({shape[2], shape[3], shape[4]}, {patch, stride});
+  const Tensor starts = foreground_starts({pair.moving, pair.fixed}, grid, patch).to(device());
+  if (starts.shape(0) == 0) fail_input("a pair to train on is all background");
+  const Variable images = concat({Variable(pair.moving), Variable(pair.fixed)}, 1);
+  return scatter_patches(network(gather_patches(images, starts, patch)), starts, shape.with(1, 3));
+}
+
+Variable QuicksilverEnergyTraining::momentum_of(const ImagePair& pair, const View& view) {
+  if (prediction_ == nullptr) return predicted(network_, pair, view.stride);
+  const auto unwarped = [&](const Variable& momentum) {
+    return shortened_until(momentum, [&](const Variable& shorter) {
+      const Flow flow = shoot(shorter, options_.matching.shooting);
+      return ImagePair{pair.moving, warp(Variable(pair.fixed), flow.phi, Boundary::border).value()};
+    });
+  };
+  Variable momentum;
+  ImagePair seen;
+  {
+    const NoGrad quiet;
+    momentum = predicted(*prediction_, pair, view.stride);
+    seen = unwarped(momentum);
+    for (int k = 0; k < view.corrections; ++k) {
+      momentum = momentum + predicted(network_, seen, view.stride);
+      seen = unwarped(momentum);
+    }
+  }
+  return momentum + predicted(network_, seen, view.stride);
+}
+
+Training::BatchLoss QuicksilverEnergyTraining::loss_of(const ImagePair& on_cpu, const View& view) {
+  const ImagePair pair{on_cpu.moving.to(device()), on_cpu.fixed.to(device())};
+  const Variable loss = shortened_until(momentum_of(pair, view), [&](const Variable& momentum) {
+    return matching_terms(pair, momentum, options_.matching).total();
+  });
+  const NoGrad quiet;
+  return {loss, matching_data(Variable(pair.moving), pair, options_.matching).value(), 1.0};
+}
+
+Training::BatchLoss QuicksilverEnergyTraining::batch_loss(std::int64_t step) {
+  const std::int64_t first = step * options_.batch_size;
+  BatchLoss sum = loss_of(draws_(first), view_of(first));
+  for (std::int64_t draw = first + 1; draw < first + options_.batch_size; ++draw) {
+    const BatchLoss one = loss_of(draws_(draw), view_of(draw));
+    sum.loss = sum.loss + one.loss;
+    sum.zero = (Variable(sum.zero) + Variable(one.zero)).value();
+    sum.numbers += one.numbers;
+  }
+  return sum;
+}
+
+std::optional<Training::LossSums> QuicksilverEnergyTraining::measure(
+    const std::function<bool()>& keep_going) {
+  const NoGrad quiet;
+  const std::int64_t near = std::max<std::int64_t>(1, options_.stride * 2 / 3);
+  LossSums sums;
+  for (std::int64_t volume = 0; volume < validation_->size(); ++volume) {
+    if (keep_going && !keep_going()) return std::nullopt;
+    const BatchLoss one = loss_of(image_pair(*validation_, volume), {{near, near, near}, 0});
+    sums.loss += one.loss.value().item();
+    sums.zero += one.zero.item();
+    sums.numbers += one.numbers;
+  }
+  return sums;
+}
+
+}  // namespace cinnabar

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <optional>
+
+#include "models/pair_draws.hpp"
+#include "models/quicksilver.hpp"
+#include "models/training.hpp"
+
+namespace cinnabar {
+
+struct QuicksilverEnergyOptions : TrainingOptions {
+  MatchingOptions matching;     ///< the energy: its metric, sigma and similarity
+  std::int64_t stride = 14;     ///< largest distance of neighbouring patches, in voxels
+  std::int64_t batch_size = 1;  ///< pairs, which may have grids of different extents
+  PairDrawOptions draws;
+};
+
+/// The training of a Quicksilver network by what its momenta are for: whole pairs are predicted as they will
+/// be (models/quicksilver_prediction.hpp), the momenta shot, and the loss is the energy that matching would
+/// minimise,
+///
+///   E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1) + folding,   m0 = the average of the network's patches,
+///
+/// with its exact gradient through shooting and patches to the weights. No momenta are needed, and no detail
+/// of theirs that the metric wipes out is learned. A draw lays its patches at distances of its own, two
+/// thirds of `stride` to all of it on each axis, so that borders of patches lie everywhere. A momentum that
+/// cannot be shot is shortened until it can. The loss of predicting zero is that of the identity.
+class QuicksilverEnergyTraining : public Training {
+ public:
+  /// Trains `network`, which must stay, on the device where it is. With `prediction`, which must stay there
+  /// too, `network` is the correction network for it: it sees the target pulled back along the geodesic of
+  /// that prediction, or by chance of a prediction it has corrected once, and adds to its momentum. Without
+  /// `validation` nothing is validated and the last weights are the best.
+  QuicksilverEnergyTraining(Quicksilver& network, VolumeSet training, std::optional<VolumeSet> validation,
+                            const QuicksilverEnergyOptions& options, Quicksilver* prediction = nullptr);
+
+ private:
+  /// How a pair is looked at.
+  struct View {
+    Shape stride;
+    int corrections = 0;  ///< before the one that is trained
+  };
+
+  BatchLoss batch_loss(std::int64_t step) override;
+  std::optional<LossSums> measure(const std::function<bool()>& keep_going) override;
+
+  View view_of(std::int64_t draw) const;
+  BatchLoss loss_of(const ImagePair& on_cpu, const View& view);
+  Variable predicted(Quicksilver& network, const ImagePair& pair, const Shape& stride) const;
+  Variable momentum_of(const ImagePair& pair, const View& view);
+
+  Quicksilver& network_;
+  Quicksilver* prediction_;
+  PairDraws draws_;
+  std::optional<VolumeSet> validation_;
+  QuicksilverEnergyOptions options_;
+};
+
+}  // namespace cinnabar
