@@ -352,6 +352,25 @@ TEST_P(CpabOn, AgreesWithFloat64AndAssigns) {
   }
 }
 
+TEST_P(CpabOn, SumsGradientsOfAnySize) {
+  // A GPU guesses the largest term from the first 512 points: here nothing, far too little, and all there is.
+  const CpabTessellation tessellation({3, 3});
+  const Tensor nodes = random_tensor({1, tessellation.vertices(), 2}, 41, -0.2, 0.2, DType::f64);
+  const Tensor maps = tessellation.maps_from_matrices(tessellation.matrices_from_nodes(nodes));
+  constexpr std::int64_t kCount = 600;
+  constexpr std::int64_t kFirst = 512;
+  const Tensor points = random_tensor({kCount, 2}, 42, 0.1, 0.9);
+  for (const auto& [first, rest] : {std::pair{0.0f, 1.0f}, {1e-9f, 1e3f}, {1e4f, 1e-4f}, {1e-30f, 0.0f}}) {
+    Tensor grad_output = random_tensor({1, kCount, 2}, 43, 0.5, 1.0);
+    for (std::int64_t i = 0; i < 2 * kCount; ++i) grad_output.data<float>()[i] *= i < 2 * kFirst ? first : rest;
+    const auto on = [&](Device where, DType dtype) {
+      return run(where, dtype, tessellation.grid(), {}, maps, points, grad_output).grad_maps;
+    };
+    EXPECT_LE(relative_error(on(device(), DType::f32), on(Device::cpu(), DType::f64)), 3e-5)
+        << first << " and " << rest;
+  }
+}
+
 TEST_P(CpabOn, NanStaysWhereItIsAndFarPointsAreMoved) {
   const CpabTessellation tessellation({2, 2});
   const Tensor nodes = random_tensor({1, tessellation.vertices(), 2}, 31, -0.2, 0.2, DType::f64);

@@ -3,9 +3,8 @@
 //   cells in 2-D and 384 in 3-D, else they are read through L1; a thread keeps its cell's record in registers
 //   until it leaves the cell. The maps themselves are read only where a point leaves a cell.
 // backward: the moves of a walk lie in local memory, 32 at a time; cpab_gradient.cuh sums what the cells
-// gain. Limiting resource: arithmetic latency and divergence; about 30 flops a whole step in 3-D and 8 bytes
-// a
-//   point.
+//   gain. Limiting resource: arithmetic latency and divergence; about 30 flops a whole step in 3-D and 8
+//   bytes a point.
 
 #include "kernels/cpab.hpp"
 
@@ -58,13 +57,14 @@ __global__ void __launch_bounds__(kFlowBlock) cpab_velocity_point_kernel(FlowInp
   }
 }
 
-// budget: <=168 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock, 3)
     cpab_backward_point_kernel(FlowInput in, const float* grad_output, MapGradient grad_maps,
                                float* grad_points) {
   CINNABAR_SHARED(float4, table, kSharedFours);
-  visit_points_back<D>(in, table, grad_maps,
+  CINNABAR_SHARED(unsigned, slots, CellSlots<D>::kWords);
+  visit_points_back<D>(in, table, slots, grad_maps,
                        [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, std::int64_t p) {
                          if (p >= in.count) return;
                          const std::int64_t at = (n * in.count + p) * D;
@@ -149,10 +149,10 @@ void backward(const Tensor& grad_output, const Tensor& maps, const Tensor& point
     const auto kernel =
         in.steps > 0 ? cpab_backward_point_kernel<D, true> : cpab_backward_point_kernel<D, false>;
     const auto sweep = [&](const MapGradient& target) {
-      launch(kOp, kernel, shape_of_flow(in), maps.device(), in, grad_output.data<float>(), target,
+      launch(kOp, kernel, shape_of_sweep(in, target), maps.device(), in, grad_output.data<float>(), target,
              grad_points.data<float>());
     };
-    if (!grad_maps.defined()) return sweep({nullptr, nullptr, 0});
+    if (!grad_maps.defined()) return sweep({});
     sum_map_gradient<D>(kOp, in, sweep, grad_maps);
   });
 }

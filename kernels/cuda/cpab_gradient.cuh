@@ -1,30 +1,90 @@
 #pragma once
 
 // The gradient of a flow's maps on CUDA. A thread adds up what a cell's gradient gains while its point stays
-// there, and passes it on in 64-bit fixed point (fixed_point.cuh), so the sums do not depend on their order.
-// A first sweep finds the largest term, which sets the fixed point's unit.
+// there, and passes it on in 64-bit fixed point (fixed_point.cuh), so the sums do not depend on their order:
+// to a slot in shared memory where the block holds one for the cell, else to the sums themselves.
+//
+// The largest term sets the fixed point's unit. A first sweep over a sixteenth of the points guesses it, a
+// second one adds up and notes the largest term there is, and a third one does so again, by that term, where
+// the guess was too small; else its blocks return at once.
 
 #include "kernels/cuda/cpab_field.cuh"
 #include "kernels/cuda/fixed_point.cuh"
 
 namespace cinnabar::cuda {
 
+constexpr int kGuessMargin = 4;  // bits by which the largest term may exceed the guess
+constexpr int kGuessStep = 16;   // blocks of the guess: every so many-th
+
 /// Gradient of the cells' maps in fixed point: [batch, 2, cells, d, d+1], whole steps and parts apart.
 struct MapGradient {
-  long long* sums;  // null: only the peak is wanted
-  unsigned* peak;   // bits of the largest |term|; null where no gradient is wanted
-  int bits;
+  long long* sums;          // null: only the largest term is wanted
+  const unsigned* guess;    // bits of the |term| that sets the unit
+  unsigned* peak;           // bits of the largest |term|; null where no gradient is wanted
+  const unsigned* unfit;    // the guess and peak of a sweep: do nothing where they fit; null: never mind
+  int bits;                 // a term of the unit's size becomes about 2^bits
+  int margin;               // the unit is that many bits above the guess
+  int block_step = 1;       // blocks take every so many-th part of the points
+};
+
+__device__ __forceinline__ bool guess_fits(const unsigned* guess_and_peak) {
+  return !peak_is_finite(guess_and_peak[1]) ||
+         peak_exponent(guess_and_peak[1]) <= peak_exponent(guess_and_peak[0]) + kGuessMargin;
+}
+
+/// Sums of some cells in shared memory, as 64-bit numbers in two words: shared memory adds 32 bits at a time.
+template <int D>
+struct CellSlots {
+  static constexpr int kEntries = 2 * D * (D + 1);  // of a cell: whole steps, then parts
+  static constexpr int kCount = D == 3 ? 32 : 64;
+  static constexpr int kWords = kCount * (2 * kEntries + 1);
+  SharedPointer<unsigned> words;  // the low words, the high words, and the cells + 1, 0 where a slot is free
+
+  __device__ __forceinline__ void clear() const {
+    for (int i = static_cast<int>(threadIdx.x); i < kWords; i += kFlowBlock) words[i] = 0;
+  }
+  /// The slot of a cell, taken if it is free; -1 where another cell has it.
+  __device__ __forceinline__ int take(std::int32_t cell) const {
+    const int slot = static_cast<int>(cell % kCount);
+    const auto name = static_cast<unsigned>(cell) + 1;
+    const unsigned owner = atomicCAS(&words[2 * kEntries * kCount + slot], 0u, name);
+    return owner == 0 || owner == name ? slot : -1;
+  }
+  __device__ __forceinline__ void add(int slot, int entry, long long term) const {
+    const int at = slot * kEntries + entry;
+    const auto bits = static_cast<unsigned long long>(term);
+    const auto low = static_cast<unsigned>(bits);
+    auto high = static_cast<unsigned>(bits >> 32);
+    const unsigned before = atomicAdd(&words[at], low);
+    if (before + low < before) ++high;
+    if (high != 0) atomicAdd(&words[kEntries * kCount + at], high);
+  }
+  /// Adds all to the sums of a batch entry [2, cells, d, d+1].
+  __device__ __forceinline__ void pass_on(long long* sums, std::int64_t cells) const {
+    for (int i = static_cast<int>(threadIdx.x); i < kCount * kEntries; i += kFlowBlock) {
+      const unsigned long long bits =
+          static_cast<unsigned long long>(words[kEntries * kCount + i]) << 32 | words[i];
+      if (bits == 0) continue;
+      const std::int64_t cell = static_cast<std::int64_t>(words[2 * kEntries * kCount + i / kEntries]) - 1;
+      const int entry = i % kEntries;
+      const int of_map = entry % (kEntries / 2);
+      add_fixed_point(sums + (entry / (kEntries / 2) * cells + cell) * (kEntries / 2) + of_map,
+                      static_cast<long long>(bits));
+    }
+  }
 };
 
 /// What a thread's point adds to the gradient of the cell it is in; passed on when it goes to another.
 template <int D>
 class CellGain {
  public:
-  __device__ __forceinline__ CellGain(const MapGradient& target, std::int64_t cells, std::int64_t n)
-      : target_(target), cells_(cells), first_(n * 2 * cells) {
+  __device__ __forceinline__ CellGain(const MapGradient& target, const CellSlots<D>& slots,
+                                      std::int64_t cells, std::int64_t n)
+      : target_(target), slots_(slots), cells_(cells), first_(n * 2 * cells) {
     if (target.sums == nullptr) return;
-    const unsigned peak_bits = *target.peak;
-    factor_ = peak_is_finite(peak_bits) ? fixed_point_factor({target.bits, nullptr}, peak_bits) : 0.0f;
+    const unsigned guess = *target.guess;
+    const FixedPointScale scale{target.bits - target.margin, nullptr};
+    factor_ = peak_is_finite(guess) ? fixed_point_factor(scale, guess) : 0.0f;
   }
 
   __device__ __forceinline__ void add_step(std::int32_t cell, const float* gain) { add(cell, gain, step_); }
@@ -33,10 +93,11 @@ class CellGain {
   /// Passes on what is left.
   __device__ __forceinline__ void flush() {
     if (cell_ < 0) return;
+    const int slot = target_.sums == nullptr ? -1 : slots_.take(cell_);
 #pragma unroll
     for (int k = 0; k < kEntries; ++k) {
-      pass_on(step_[k], (first_ + cell_) * kEntries + k);
-      pass_on(map_[k], (first_ + cells_ + cell_) * kEntries + k);
+      pass_on(step_[k], slot, k, (first_ + cell_) * kEntries + k);
+      pass_on(map_[k], slot, kEntries + k, (first_ + cells_ + cell_) * kEntries + k);
       step_[k] = map_[k] = 0.0f;
     }
     cell_ = -1;
@@ -57,16 +118,20 @@ class CellGain {
 #pragma unroll
     for (int k = 0; k < kEntries; ++k) sums[k] += gain[k];
   }
-  __device__ __forceinline__ void pass_on(float term, std::int64_t index) {
-    if (target_.sums == nullptr) {
-      const unsigned bits = __float_as_uint(term) & 0x7FFFFFFFu;
-      peak_ = bits > peak_ ? bits : peak_;
-    } else if (term != 0.0f && factor_ != 0.0f) {
-      add_fixed_point(target_.sums + index, to_fixed_point(term * factor_));
+  __device__ __forceinline__ void pass_on(float term, int slot, int entry, std::int64_t index) {
+    const unsigned bits = __float_as_uint(term) & 0x7FFFFFFFu;
+    peak_ = bits > peak_ ? bits : peak_;
+    if (target_.sums == nullptr || term == 0.0f || factor_ == 0.0f) return;
+    const long long fixed = to_fixed_point(term * factor_);
+    if (slot >= 0) {
+      slots_.add(slot, entry, fixed);
+    } else {
+      add_fixed_point(target_.sums + index, fixed);
     }
   }
 
   MapGradient target_;
+  CellSlots<D> slots_;
   std::int64_t cells_;
   std::int64_t first_;
   float factor_ = 0.0f;
@@ -76,19 +141,39 @@ class CellGain {
   unsigned peak_ = 0;
 };
 
+/// All lanes of a warp must call.
+__device__ __forceinline__ void note_peak(unsigned bits, unsigned* peak) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const unsigned other = __shfl_down_sync(0xFFFFFFFFu, bits, offset);
+    bits = other > bits ? other : bits;
+  }
+  if (threadIdx.x % 32 == 0) atomicMax(peak, bits);
+}
+
 /// visit_points for walks back: calls visit(field, gain, n, p) and passes on what the thread's CellGain has
 /// gained.
 template <int D, class Visit>
 __device__ __forceinline__ void visit_points_back(const FlowInput& in, SharedPointer<float4> table,
+                                                  SharedPointer<unsigned> slot_words,
                                                   const MapGradient& grad_maps, const Visit& visit) {
+  if (grad_maps.unfit != nullptr && guess_fits(grad_maps.unfit)) return;
+  const CellSlots<D> slots{slot_words};
   for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
+    slots.clear();
     const BlockField<D> field = load_field<D>(in, n, table);
+    __syncthreads();  // the slots are clear, also where the records did not fit
     const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x) * (kFlowBlock * kPointsPerThread) + threadIdx.x;
-    CellGain<D> gain(grad_maps, in.cells, n);
+        static_cast<std::int64_t>(blockIdx.x) * grad_maps.block_step * (kFlowBlock * kPointsPerThread) +
+        threadIdx.x;
+    CellGain<D> gain(grad_maps, slots, in.cells, n);
     for (int k = 0; k < kPointsPerThread; ++k) visit(field, gain, n, first + k * kFlowBlock);
     gain.flush();
-    if (grad_maps.peak != nullptr && grad_maps.sums == nullptr) atomicMax(grad_maps.peak, gain.peak());
+    __syncthreads();
+    if (grad_maps.sums != nullptr) {
+      slots.pass_on(grad_maps.sums + n * 2 * in.cells * (D * (D + 1)), in.cells);
+    }
+    if (grad_maps.peak != nullptr) note_peak(gain.peak(), grad_maps.peak);
+    __syncthreads();  // before the slots are cleared
   }
 }
 
@@ -96,12 +181,13 @@ __device__ __forceinline__ void visit_points_back(const FlowInput& in, SharedPoi
 // budget: <=255 registers, 0 B shared, 64 threads, occupancy >= 0.1
 template <int D>
 __global__ void __launch_bounds__(64)
-    cpab_collect_cell_kernel(FlowInput in, MapGradient sums, float* grad_maps) {
+    cpab_collect_cell_kernel(FlowInput in, MapGradient guessed, MapGradient redone, float* grad_maps) {
   constexpr int kEntries = D * (D + 1);
   const std::int64_t i = thread_index();
   if (i >= in.batch * in.cells) return;
-  const unsigned peak_bits = *sums.peak;
-  const double unit = ldexp(1.0, peak_exponent(peak_bits) - sums.bits);
+  const MapGradient& sums = guess_fits(redone.unfit) ? guessed : redone;
+  const bool finite = peak_is_finite(*guessed.peak);
+  const double unit = ldexp(1.0, peak_exponent(*sums.guess) + sums.margin - sums.bits);
   const long long* from = sums.sums + ((i / in.cells) * 2 * in.cells + i % in.cells) * kEntries;
   double steps[kEntries];
   double total[kEntries];
@@ -114,7 +200,7 @@ __global__ void __launch_bounds__(64)
   const float time = in.records[i * CpabRecord<D>::kSize + CpabRecord<D>::kTime];
   cpab_exponential_backward<D>(map, static_cast<double>(time), steps, total);
   for (int k = 0; k < kEntries; ++k) {
-    grad_maps[i * kEntries + k] = peak_is_finite(peak_bits) ? static_cast<float>(total[k]) : nanf("");
+    grad_maps[i * kEntries + k] = finite ? static_cast<float>(total[k]) : nanf("");
   }
 }
 
@@ -122,16 +208,26 @@ __global__ void __launch_bounds__(64)
 template <int D, class Sweep>
 void sum_map_gradient(const char* op, const FlowInput& in, const Sweep& sweep, Tensor& grad_maps) {
   const Device device = grad_maps.device();
-  Tensor peak = Tensor::zeros({1}, DType::i32, device);
-  Tensor sums = Tensor::zeros({in.batch, 2, in.cells, D * (D + 1)}, DType::i64, device);
+  Tensor peaks = Tensor::zeros({3}, DType::i32, device);
+  Tensor sums = Tensor::zeros({2, in.batch, 2, in.cells, D * (D + 1)}, DType::i64, device);
+  auto* peak = reinterpret_cast<unsigned*>(peaks.data<std::int32_t>());
+  auto* sum = reinterpret_cast<long long*>(sums.data<std::int64_t>());
   // A thread passes on at most one term for each of the 1024 (4096 in 1-D) moves of its points.
-  MapGradient target{nullptr, reinterpret_cast<unsigned*>(peak.data<std::int32_t>()),
-                     fixed_point_bits(in.count * (D == 1 ? 4096 : 1024))};
-  sweep(target);
-  target.sums = reinterpret_cast<long long*>(sums.data<std::int64_t>());
-  sweep(target);
-  launch(op, cpab_collect_cell_kernel<D>, cover(in.batch * in.cells, 64), device, in, target,
+  const int bits = fixed_point_bits(in.count * (D == 1 ? 4096 : 1024));
+  const MapGradient guess{nullptr, nullptr, peak, nullptr, bits, 0, kGuessStep};
+  const MapGradient guessed{sum, peak, peak + 1, nullptr, bits, kGuessMargin};
+  const MapGradient redone{sum + sums.numel() / 2, peak + 1, peak + 2, peak, bits, 0};
+  for (const MapGradient& target : {guess, guessed, redone}) sweep(target);
+  launch(op, cpab_collect_cell_kernel<D>, cover(in.batch * in.cells, 64), device, in, guessed, redone,
          grad_maps.data<float>());
+}
+
+/// For kernels that call visit_points_back.
+inline LaunchShape shape_of_sweep(const FlowInput& in, const MapGradient& target) {
+  LaunchShape shape = shape_of_flow(in);
+  const auto step = static_cast<unsigned>(target.block_step);
+  shape.grid.x = (shape.grid.x + step - 1) / step;
+  return shape;
 }
 
 }  // namespace cinnabar::cuda

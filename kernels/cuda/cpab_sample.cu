@@ -73,14 +73,15 @@ __global__ void __launch_bounds__(kFlowBlock)
   });
 }
 
-// budget: <=168 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock, 3)
     cpab_sample_backward_maps_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
                                            const float* image, MapGradient grad_maps) {
   CINNABAR_SHARED(float4, table, kSharedFours);
   const std::int64_t entry = static_cast<std::int64_t>(geometry.channels) * geometry.volume;
-  visit_points_back<D>(in, table, grad_maps,
+  CINNABAR_SHARED(unsigned, slots, CellSlots<D>::kWords);
+  visit_points_back<D>(in, table, slots, grad_maps,
                        [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, std::int64_t p) {
                          if (p >= in.count) return;
                          const auto seed = [&](const float* end, float* adjoint) {
@@ -148,8 +149,8 @@ void backward(const Tensor& grad_output, const Tensor& image, const Tensor& maps
       launch(kOp,
              in.steps > 0 ? cpab_sample_backward_maps_voxel_kernel<D, true>
                           : cpab_sample_backward_maps_voxel_kernel<D, false>,
-             shape_of_flow(in), maps.device(), in, geometry, grad_output.data<float>(), image.data<float>(),
-             target);
+             shape_of_sweep(in, target), maps.device(), in, geometry, grad_output.data<float>(),
+             image.data<float>(), target);
     };
     sum_map_gradient<D>(kOp, in, sweep, grad_maps);
   });
