@@ -10,8 +10,7 @@
 #include "kernels/cuda/conv3d_mma.cuh"
 
 #include "kernels/cuda/conv3d_backends.hpp"
-#include "kernels/cuda/conv3d_launch.cuh"
-#include "kernels/cuda/conv3d_slab_launch.cuh"
+#include "kernels/cuda/conv3d_product_launch.cuh"
 
 namespace cinnabar::cuda {
 namespace {
@@ -46,7 +45,7 @@ void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue
              const Conv3dOptions& options, Tensor& output) {
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (slab_forward<Operand>(input, weight, epilogue, options, output)) return;
+    if (packed_forward<Operand>(input, weight, epilogue, options, output)) return;
     tiled_forward(tiles_for<Operand>, input, weight, epilogue, options, output);
   });
 }
@@ -55,17 +54,16 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
                     const Conv3dOptions& options, Tensor& grad_input) {
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (slab_backward_input<Operand>(grad_output, weight, epilogue, options, grad_input)) return;
+    if (packed_backward_input<Operand>(grad_output, weight, epilogue, options, grad_input)) return;
     tiled_backward_input(tiles_for<Operand>, grad_output, weight, epilogue, options, grad_input);
   });
 }
 
 void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                      Tensor& grad_weight) {
-  const bool has_tf32 = conv3d_has_mma(input.device(), Conv3dPrecision::tf32);
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (has_tf32 && slab_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
+    if (packed_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
     tiled_backward_weight(tiles_for<Operand>, grad_output, input, options, grad_weight);
   });
 }
