@@ -25,25 +25,42 @@ __global__ void conv3d_places_kernel(Gather gather, PackedVolume p, std::int32_t
   if (index < gather.columns) places[index] = packed_voxel(gather, p, static_cast<int>(index));
 }
 
-/// Fragments of a stage, [position][channel] with kPieces pieces of 16 bytes a position: of 16 channels from
-/// `channel` on, positions `first` on. As a product's rows, or (kRight) as two products' columns.
+/// Reads fragments of a stage, [position][channel] with kPieces pieces of 16 bytes a position, for a warp whose
+/// channels begin at a multiple of 32, or of all. As a product's rows, or (kRight) as its columns.
 template <class Operand, int kPieces, bool kRight>
-__device__ __forceinline__ void load_across(SharedPointer<std::uint32_t> stage, int first, int channel,
-                                            std::uint32_t (&words)[4]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if constexpr (kInWord<Operand> == 2) {
-    const int further = lane / 8 % 2, furthest = lane / 16;
-    const int row = first + lane % 8 + (kRight ? further : furthest) * 8;
-    load_matrices<true>(stage + piece_at<kPieces>(row, channel / 8 + (kRight ? furthest : further)), words);
-  } else {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int row = first + lane % 4 + (kRight ? k % 2 : k / 2) * 4;
-      const int at = channel + lane / 4 + (kRight ? k / 2 : k % 2) * 8;
-      words[k] = stage[piece_at<kPieces>(row, at / 4) + at % 4];
+struct TransposedFragments {
+  static constexpr bool kHalves = kInWord<Operand> == 2;
+  int at;  // word of this lane's first
+
+  __device__ __forceinline__ explicit TransposedFragments(int channel) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if constexpr (kHalves) {
+      const int further = lane / 8 % 2, furthest = lane / 16;
+      at = piece_at<kPieces>(lane % 8 + (kRight ? further : furthest) * 8,
+                             channel / 8 + (kRight ? furthest : further));
+    } else {
+      at = piece_at<kPieces>(lane % 4, (channel + lane / 4) / 4) + lane / 4 % 4;
     }
   }
-}
+
+  /// Of positions `first` on and the 16 channels 16 i on: what piece_at() says, as bits that it exchanges.
+  __device__ __forceinline__ void load(SharedPointer<std::uint32_t> stage, int first, int i,
+                                       std::uint32_t (&words)[4]) const {
+    constexpr int kRow = kPieces * 4;
+    constexpr int kExchanged = (kRow < 32 ? kRow : 32) - 1;
+    if constexpr (kHalves) {
+      const int word = i * 8;
+      load_matrices<true>(stage + (at ^ (word & kExchanged)) + (word & ~kExchanged) + first * kRow, words);
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int later = (kRight ? k % 2 : k / 2) * 4;  // positions
+        const int word = i * 16 + (kRight ? k / 2 : k % 2) * 8;
+        words[k] = stage[(at ^ ((word & kExchanged) + later)) + (word & ~kExchanged) + (first + later) * kRow];
+      }
+    }
+  }
+};
 
 /// A block owns 128 / kChunkChannels units x kWide output channels and sums over one part of the positions.
 // budget: <=255 registers, 49152 B shared, 128 threads, occupancy >= 0.12
@@ -120,6 +137,8 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
   };
 
   Tile tile;
+  const TransposedFragments<Operand, kPieces, false> left_fragments(tile.row);
+  const TransposedFragments<Operand, kGradPieces, true> right_fragments(tile.column);
   multiply_copied((end - begin + kStep - 1) / kStep, copy, [&](int slot) {
     const SharedPointer<std::uint32_t> stage = ring + slot * Tile::kStageWords;
     const SharedPointer<std::uint32_t> stage_grads = stage + kColumns * kChunkWords;
@@ -128,11 +147,11 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
       std::uint32_t left[Tile::kDown][4], right[Tile::kAcross / 2][4];
 #pragma unroll
       for (int i = 0; i < Tile::kDown; ++i) {
-        load_across<Operand, kPieces, false>(stage, k, tile.row + i * kMmaRows, left[i]);
+        left_fragments.load(stage, k, i, left[i]);
       }
 #pragma unroll
       for (int j = 0; j < Tile::kAcross / 2; ++j) {
-        load_across<Operand, kGradPieces, true>(stage_grads, k, tile.column + j * 16, right[j]);
+        right_fragments.load(stage_grads, k, j, right[j]);
       }
       tile.template multiply<Operand>(left, right);
     }
@@ -146,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
 }
 
 /// Adds up the parts in order and puts the sums where the weights lie.
-// budget: <=40 registers, 0 B shared, 256 threads, occupancy >= 0.75
+// budget: <=48 registers, 0 B shared, 256 threads, occupancy >= 0.62
 template <class Operand>
 __global__ void conv3d_sum_units_kernel(const float* partial, std::int32_t parts, Gather gather,
                                         std::int32_t taps, std::int32_t padded_rows, std::int64_t pitch,
