@@ -1,11 +1,12 @@
 // Convolution on tensor cores: operands rounded to tf32, fp16 or bf16, sums in f32.
-// Work split: at stride 1, and in every backward_input, a block of 128 threads owns 64 (or 32, 16) channels x
-// 128 positions of an image and all taps multiply from a slab of the source in shared memory
-// (conv3d_slab.cuh, 46 KB). For backward_weight a block of 256 owns 64 (32, 16) output x 8 input channels x
-// all taps and walks along the positions (47 KB). What does not suit that is gathered as in conv3d_direct.cu,
-// in tiles of 64 (32, 16) x 128 that go down the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in
-// tf32). Limiting resource: of the slab reading fragments, 16 words of shared memory and 2 loads of weights a
-// thread for 16 mma instructions a warp; of the gather finding operands, about 24 loads of floats for 32.
+// Work split: operands are packed once, rounded, channels last, with a halo of zeros (conv3d_packed.cuh). A
+// block of 128 threads then owns 128 positions x 128 (or 64, 32, 16) channels (conv3d_product.cuh), for
+// backward_weight 128 pairs of input channel and tap x 128 output channels over a part of the positions
+// (conv3d_product_weight.cuh), and goes down the depth by 64 bytes in a ring of three stages (48 KB). With
+// fewer than 8 channels read, operands are gathered as in conv3d_direct.cu, in tiles of 64 (32, 16) x 128
+// that go down the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in tf32). Limiting resource:
+// shared memory's bandwidth, 48 KB moved for the 256 mma instructions of a stage, just ahead of the tensor
+// cores; of the gather finding operands, about 24 loads of floats for 32.
 
 #include "kernels/cuda/conv3d_mma.cuh"
 

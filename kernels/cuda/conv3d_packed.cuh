@@ -14,7 +14,7 @@ constexpr int kChunkPieces = kChunkWords / 4;  // of 16 bytes, in which everythi
 
 /// Channels of a chunk.
 template <class Operand>
-constexpr int kChunkChannels = kChunkWords * kInWord<Operand>;
+constexpr int kChunkChannels = kChunkWords* kInWord<Operand>;
 
 /// A packed volume: [group][chunk][image][z][y][x][kChunkWords], the axes with their halo.
 struct PackedVolume {
@@ -48,8 +48,7 @@ __global__ void __launch_bounds__(kPackThreads)
 #pragma unroll
   for (int axis = 2; axis >= 0; --axis) {
     const unsigned quotient = rest / static_cast<unsigned>(p.extent[axis]);
-    at[axis] =
-        static_cast<int>(rest - quotient * static_cast<unsigned>(p.extent[axis])) - p.before[axis];
+    at[axis] = static_cast<int>(rest - quotient * static_cast<unsigned>(p.extent[axis])) - p.before[axis];
     inside = inside && static_cast<unsigned>(at[axis]) < static_cast<unsigned>(p.source[axis]);
     rest = quotient;
   }
@@ -60,7 +59,8 @@ __global__ void __launch_bounds__(kPackThreads)
             (at[0] * p.source[1] + at[1]) * p.source[2] + at[2];
   }
   const int out_voxel = thread / kChunkPieces, out_piece = thread % kChunkPieces;
-  uint4* to = packed + (std::int64_t{group} * p.chunks * p.voxels + first + out_voxel) * kChunkPieces + out_piece;
+  uint4* to =
+      packed + (std::int64_t{group} * p.chunks * p.voxels + first + out_voxel) * kChunkPieces + out_piece;
   for (int chunk = 0; chunk < p.chunks; ++chunk, to += std::int64_t{p.voxels} * kChunkPieces) {
     const int channel = (chunk * kChunkWords + piece * 4) * kInWord<Operand>;
     std::uint32_t words[4];

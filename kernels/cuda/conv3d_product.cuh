@@ -67,9 +67,7 @@ struct ProductTile {
 template <int kPieces>
 __device__ __forceinline__ int piece_at(int row, int piece) {
   const int third = row / 4 % 2;
-  const int order = kPieces >= 8   ? row % 4 * 2 + third
-                    : kPieces == 4 ? row / 2 % 2 * 2 + third
-                                   : third;
+  const int order = kPieces >= 8 ? row % 4 * 2 + third : kPieces == 4 ? row / 2 % 2 * 2 + third : third;
   return (row * kPieces + (piece ^ order)) * 4;
 }
 
@@ -94,7 +92,8 @@ __device__ __forceinline__ void multiply_copied(int stages, const Copy& copy, co
 }
 
 /// The voxel of a packed volume that a column's position reads through a tap at distance 0.
-__device__ __forceinline__ std::int32_t packed_voxel(const Gather& gather, const PackedVolume& p, int column) {
+__device__ __forceinline__ std::int32_t packed_voxel(const Gather& gather, const PackedVolume& p,
+                                                     int column) {
   const ColumnPlace place = place_of_column(gather, column);
   const std::int32_t at[3] = {place.z, place.y, place.x};
   std::int32_t voxel = place.n;
@@ -106,45 +105,68 @@ __device__ __forceinline__ std::int32_t packed_voxel(const Gather& gather, const
   return voxel;
 }
 
+/// Distance of a tap in voxels of a packed volume.
+__device__ __forceinline__ int tap_distance(const Gather& gather, const PackedVolume& p, int z, int y,
+                                            int x) {
+  return (z * gather.axis[0].source_tap * p.extent[1] + y * gather.axis[1].source_tap) * p.extent[2] +
+         x * gather.axis[2].source_tap;
+}
+
 /// A place in the depth of a product: x fastest, then y, z, and the chunk. It may go on behind the end.
 struct TapCursor {
-  int x = 0, y = 0, z = 0, chunk = 0;
+  int x = 0, y = 0, z = 0;
+  std::int64_t distance = 0;  // in voxels of the packed volume, chunks being one behind the other
+  int tap;                    // index in the kernel, the chunks' likewise
 
-  __device__ __forceinline__ void advance(const Gather& gather) {
-    if (++x < gather.axis[2].taps) return;
-    x = 0;
-    if (++y < gather.axis[1].taps) return;
-    y = 0;
-    if (++z < gather.axis[0].taps) return;
-    z = 0;
-    ++chunk;
-  }
-  /// Distance in voxels of a packed volume.
-  __device__ __forceinline__ int distance(const Gather& gather, const PackedVolume& p) const {
-    return (z * gather.axis[0].source_tap * p.extent[1] + y * gather.axis[1].source_tap) * p.extent[2] +
-           x * gather.axis[2].source_tap;
-  }
-  /// Index in the kernel.
-  __device__ __forceinline__ int kernel_tap(const Gather& gather) const {
+  __device__ __forceinline__ explicit TapCursor(const Gather& gather)
+      : tap((gather.axis[0].tap_first * gather.axis[1].kernel + gather.axis[1].tap_first) *
+                gather.axis[2].kernel +
+            gather.axis[2].tap_first) {}
+
+  __device__ __forceinline__ void advance(const Gather& gather, const PackedVolume& p) {
+    const GatherAxis& depth = gather.axis[0];
     const GatherAxis& height = gather.axis[1];
     const GatherAxis& width = gather.axis[2];
-    return ((gather.axis[0].tap_first + z * gather.axis[0].tap_step) * height.kernel + height.tap_first +
-            y * height.tap_step) *
-               width.kernel +
-           width.tap_first + x * width.tap_step;
+    distance += width.source_tap;
+    tap += width.tap_step;
+    if (++x < width.taps) return;
+    x = 0;
+    distance += tap_distance(gather, p, 0, 1, -width.taps);
+    tap += height.tap_step * width.kernel - width.taps * width.tap_step;
+    if (++y < height.taps) return;
+    y = 0;
+    distance += tap_distance(gather, p, 1, -height.taps, 0);
+    tap += (depth.tap_step * height.kernel - height.taps * height.tap_step) * width.kernel;
+    if (++z < depth.taps) return;
+    z = 0;
+    distance += p.voxels + tap_distance(gather, p, -depth.taps, 0, 0);
+    tap += (depth.kernel - depth.taps * depth.tap_step) * height.kernel * width.kernel;
   }
 };
 
-/// A block owns 128 positions of all images x kWide channels of what is written.
+constexpr int kMostGathers = 8;
+
+/// Gathers from one packed volume, and the first of each one's blocks.
+struct Gathers {
+  std::int32_t count;
+  std::int32_t first_block[kMostGathers];
+  Gather each[kMostGathers];
+};
+
+/// A block owns 128 positions of all images x kWide channels of what a gather writes.
 // budget: <=255 registers, 49152 B shared, 128 threads, occupancy >= 0.12
 template <class Operand, int kWide>
 __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
     conv3d_product_mma_kernel(const uint4* source, const uint4* weights, EpilogueMath<float> epilogue,
-                              Gather gather, PackedVolume p, float* target) {
+                              Gathers gathers, PackedVolume p, float* target) {
   using Tile = ProductTile<kWide>;
   constexpr int kCopies = kColumns * kChunkPieces / kThreads;  // of a thread, of a stage's voxels
   constexpr int kRowsOfCopy = kThreads / kChunkPieces;
   alignas(16) CINNABAR_SHARED(std::uint32_t, ring, kStages * Tile::kStageWords);
+  int which = 0;
+  while (which + 1 < gathers.count && static_cast<int>(blockIdx.x) >= gathers.first_block[which + 1]) ++which;
+  const Gather& gather = gathers.each[which];
+  const int block = static_cast<int>(blockIdx.x) - gathers.first_block[which];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const int group = static_cast<int>(blockIdx.z);
   const int first_row = static_cast<int>(blockIdx.y) * kWide;
@@ -154,36 +176,34 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
   const uint4* from[kCopies];
 #pragma unroll
   for (int i = 0; i < kCopies; ++i) {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + copy_row + i * kRowsOfCopy;
+    const std::int64_t column = std::int64_t{block} * kColumns + copy_row + i * kRowsOfCopy;
     // Those that do not exist read what the first one does; nothing is written for them.
     const int voxel = packed_voxel(gather, p, column < gather.columns ? static_cast<int>(column) : 0);
-    from[i] = source + (std::int64_t{group} * p.chunks * p.voxels + voxel) * kChunkPieces +
-              thread % kChunkPieces;
+    from[i] =
+        source + (std::int64_t{group} * p.chunks * p.voxels + voxel) * kChunkPieces + thread % kChunkPieces;
   }
   const int kernel_taps = gather.axis[0].kernel * gather.axis[1].kernel * gather.axis[2].kernel;
   const std::int64_t stage_pieces = std::int64_t{gather.padded_rows} * kChunkPieces;
   const uint4* weights_from =
       weights + group * p.chunks * kernel_taps * stage_pieces + first_row * kChunkPieces + thread;
 
-  TapCursor cursor;
+  TapCursor cursor(gather);
   const auto copy = [&](int slot) {
     const SharedPointer<std::uint32_t> voxels = ring + slot * Tile::kStageWords;
-    const std::int64_t distance =
-        (std::int64_t{cursor.chunk} * p.voxels + cursor.distance(gather, p)) * kChunkPieces;
+    const std::int64_t distance = cursor.distance * kChunkPieces;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       start_copy(voxels + copy_to + i * kRowsOfCopy * kChunkWords, from[i] + distance);
     }
     const SharedPointer<std::uint32_t> rows = voxels + kColumns * kChunkWords;
-    const uint4* stage_weights =
-        weights_from + (cursor.chunk * kernel_taps + cursor.kernel_tap(gather)) * stage_pieces;
+    const uint4* stage_weights = weights_from + cursor.tap * stage_pieces;
 #pragma unroll
     for (int i = 0; i < (kWide + kRowsOfCopy - 1) / kRowsOfCopy; ++i) {
       if (kWide % kRowsOfCopy == 0 || copy_row < kWide) {
         start_copy(rows + copy_to + i * kRowsOfCopy * kChunkWords, stage_weights + i * kThreads);
       }
     }
-    cursor.advance(gather);
+    cursor.advance(gather, p);
   };
 
   Tile tile;
@@ -203,8 +223,8 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
       }
 #pragma unroll
       for (int j = 0; j < Tile::kAcross / 2; ++j) {
-        load_matrices<false>(
-            rows + piece_at<kChunkPieces>(right_row, right_piece + k) + j * 16 * kChunkWords, right[j]);
+        load_matrices<false>(rows + piece_at<kChunkPieces>(right_row, right_piece + k) + j * 16 * kChunkWords,
+                             right[j]);
       }
       tile.template multiply<Operand>(left, right);
     }
@@ -212,7 +232,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
 
   // Results go through shared memory, 64 channels at a time, so that a warp writes 32 positions of one.
   constexpr int kPass = kWide < 64 ? kWide : 64;
-  const GatheredColumn column(gather, group, thread);
+  const GatheredColumn column(gather, group, thread, block);
 #pragma unroll 1
   for (int pass = 0; pass < kWide; pass += kPass) {
     __syncthreads();

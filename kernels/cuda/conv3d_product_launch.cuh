@@ -14,8 +14,8 @@ namespace {
 constexpr std::int64_t kLeastChannels = 8;  // read; fewer leave most of a chunk empty
 constexpr std::int64_t kMostHalo = 8;       // times as many voxels with the halo as without, beyond the first
 constexpr std::int64_t kFreeHalo = 1 << 16;
-constexpr std::int64_t kPlaces = 264;        // blocks at a time: two on each of an H200's 132 multiprocessors
-constexpr std::int64_t kLeastSummed = 1024;  // positions a part of the weight gradient should have
+constexpr std::int64_t kMultiprocessors = 132;  // of an H200
+constexpr std::int64_t kLeastSummed = 1024;     // positions a part of the weight gradient should have
 
 /// Channels written by a block: the fewest that hold all, or the most there are.
 constexpr std::int64_t product_width(std::int64_t rows) {
@@ -56,9 +56,9 @@ std::optional<PackedVolume> packed_volume(const std::vector<Gather>& gathers, st
 template <class Operand>
 Tensor pack_volume(const Tensor& source, const PackedVolume& p) {
   Tensor packed = Tensor::empty({p.groups, p.chunks, p.voxels, kChunkWords}, DType::i32, source.device());
-  const LaunchShape shape{dim3(static_cast<unsigned>(divide_up(p.voxels, kPackVoxels)),
-                               static_cast<unsigned>(p.groups)),
-                          dim3(kPackThreads)};
+  const LaunchShape shape{
+      dim3(static_cast<unsigned>(divide_up(p.voxels, kPackVoxels)), static_cast<unsigned>(p.groups)),
+      dim3(kPackThreads)};
   launch(kOp, conv3d_pack_volume_kernel<Operand>, shape, source.device(), source.data<float>(), p,
          reinterpret_cast<uint4*>(packed.data<std::int32_t>()));
   return packed;
@@ -99,9 +99,9 @@ auto weight_product_kernel(std::int64_t width) {
                        : conv3d_weight_product_mma_kernel<Operand, 128>;
 }
 
-/// Runs all gathers of a pass. False, with nothing done, where they do not suit.
+/// Runs all gathers of a pass, some at a time. False, with nothing done, where they do not suit.
 template <class Operand>
-bool packed_gathers(const std::vector<Gather>& gathers, const Tensor& source, const Tensor& weight,
+bool packed_gathers(std::vector<Gather> gathers, const Tensor& source, const Tensor& weight,
                     const Conv3dShape& s, bool forward, const Epilogue& epilogue, Tensor& target) {
   const std::optional<PackedVolume> p = packed_volume<Operand>(gathers, s.batch);
   if (!p) return false;
@@ -109,19 +109,33 @@ bool packed_gathers(const std::vector<Gather>& gathers, const Tensor& source, co
   const std::int64_t padded_rows = divide_up(gathers.front().rows, width) * width;
   const Tensor packed = pack_volume<Operand>(source, *p);
   const Tensor weights = pack_taps<Operand>(weight, s, forward, padded_rows);
-  for (Gather gather : gathers) {
+  const auto taps = [](const Gather& g) { return g.axis[0].taps * g.axis[1].taps * g.axis[2].taps; };
+  std::stable_sort(gathers.begin(), gathers.end(),  // those with most work begin
+                   [&](const Gather& a, const Gather& b) { return taps(a) > taps(b); });
+  Gathers some{};
+  std::int64_t blocks = 0;
+  const auto run = [&] {
+    if (some.count == 0) return;
+    const LaunchShape shape{dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(padded_rows / width),
+                                 static_cast<unsigned>(s.groups)),
+                            dim3(kThreads)};
+    launch(kOp, product_kernel<Operand>(width), shape, target.device(), pieces(packed), pieces(weights),
+           epilogue_math<float>(epilogue), some, *p, target.data<float>());
+    some.count = 0;
+    blocks = 0;
+  };
+  for (Gather& gather : gathers) {
     std::int64_t columns = s.batch;
     for (const GatherAxis& axis : gather.axis) columns *= axis.positions;
     if (columns == 0) continue;
     gather.columns = narrow(columns);
     gather.padded_rows = narrow(padded_rows);
-    const LaunchShape shape{
-        dim3(static_cast<unsigned>(divide_up(columns, kColumns)), static_cast<unsigned>(padded_rows / width),
-             static_cast<unsigned>(gather.groups)),
-        dim3(kThreads)};
-    launch(kOp, product_kernel<Operand>(width), shape, target.device(), pieces(packed), pieces(weights),
-           epilogue_math<float>(epilogue), gather, *p, target.data<float>());
+    some.first_block[some.count] = narrow(blocks);
+    some.each[some.count++] = gather;
+    blocks += divide_up(columns, kColumns);
+    if (some.count == kMostGathers) run();
   }
+  run();
   return true;
 }
 
@@ -145,17 +159,17 @@ bool packed_backward_input(const Tensor& grad_output, const Tensor& weight, cons
   return packed_gathers<Operand>(backward_gathers(s), grad_output, weight, s, false, epilogue, grad_input);
 }
 
-/// Parts into which positions are cut: so many that some rounds of kPlaces blocks are filled best. They follow
-/// from the shapes alone, so the order of the sums is the same on every GPU.
-std::int64_t parts_of(std::int64_t positions, std::int64_t blocks_of_part) {
+/// Parts into which positions are cut: so many that some rounds of as many blocks as run at a time are filled
+/// best. They follow from the shapes alone, so the order of the sums is the same on every GPU.
+std::int64_t parts_of(std::int64_t positions, std::int64_t blocks_of_part, std::int64_t at_a_time) {
   constexpr std::int64_t kRounds = 3;
   const std::int64_t most = std::max<std::int64_t>(1, positions / kLeastSummed);
   std::int64_t best = 1;
   double best_share = 0.0;
   for (std::int64_t parts = 1; parts <= most; ++parts) {
-    const std::int64_t rounds = divide_up(parts * blocks_of_part, kPlaces);
+    const std::int64_t rounds = divide_up(parts * blocks_of_part, at_a_time);
     const double share =
-        static_cast<double>(parts * blocks_of_part) / static_cast<double>(rounds * kPlaces);
+        static_cast<double>(parts * blocks_of_part) / static_cast<double>(rounds * at_a_time);
     if (share > best_share) {
       best = parts;
       best_share = share;
@@ -190,7 +204,8 @@ bool packed_backward_weight(const Tensor& grad_output, const Tensor& input, cons
   w.taps = narrow(s.taps());
   w.units = p->chunks * w.taps;
   const std::int64_t across = divide_up(w.units * kChunkChannels<Operand>, kColumns);
-  std::int64_t parts = parts_of(w.positions, across * down * s.groups);
+  std::int64_t parts =
+      parts_of(w.positions, across * down * s.groups, kMultiprocessors * (width == 128 ? 2 : 3));
   w.range = narrow(divide_up(divide_up(w.positions, parts), kStep) * kStep);
   parts = divide_up(w.positions, w.range);
   narrow(w.positions + 2 * kStep);  // the last copies may look so far ahead

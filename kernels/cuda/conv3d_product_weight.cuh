@@ -1,16 +1,17 @@
 #pragma once
 
-// conv3d's weight gradient on tensor cores, from packed operands (conv3d_packed.cuh): sums over positions p of
-// grad[o][p] input[c][p + tap], a product of (chunk of input channels, tap) x output channels whose depth is
-// positions. In shared memory both lie as in memory, channels side by side, and are transposed where fragments
-// are read.
+// conv3d's weight gradient on tensor cores, from packed operands (conv3d_packed.cuh): sums over positions p
+// of grad[o][p] input[c][p + tap], a product of (chunk of input channels, tap) x output channels whose depth
+// is positions. In shared memory both lie as in memory, channels side by side, and are transposed where
+// fragments are read.
 
 #include "kernels/cuda/conv3d_product.cuh"
 
 namespace cinnabar::cuda {
 namespace {
 
-/// The shape of a weight gradient's product. A unit is one tap of a chunk of input channels; taps are fastest.
+/// The shape of a weight gradient's product. A unit is one tap of a chunk of input channels; taps are
+/// fastest.
 struct WeightProduct {
   std::int32_t positions;  // of all images
   std::int32_t range;      // positions of one part, whole stages
@@ -25,8 +26,8 @@ __global__ void conv3d_places_kernel(Gather gather, PackedVolume p, std::int32_t
   if (index < gather.columns) places[index] = packed_voxel(gather, p, static_cast<int>(index));
 }
 
-/// Reads fragments of a stage, [position][channel] with kPieces pieces of 16 bytes a position, for a warp whose
-/// channels begin at a multiple of 32, or of all. As a product's rows, or (kRight) as its columns.
+/// Reads fragments of a stage, [position][channel] with kPieces pieces of 16 bytes a position, for a warp
+/// whose channels begin at a multiple of 32, or of all. As a product's rows, or (kRight) as its columns.
 template <class Operand, int kPieces, bool kRight>
 struct TransposedFragments {
   static constexpr bool kHalves = kInWord<Operand> == 2;
@@ -56,7 +57,8 @@ struct TransposedFragments {
       for (int k = 0; k < 4; ++k) {
         const int later = (kRight ? k % 2 : k / 2) * 4;  // positions
         const int word = i * 16 + (kRight ? k / 2 : k % 2) * 8;
-        words[k] = stage[(at ^ ((word & kExchanged) + later)) + (word & ~kExchanged) + (first + later) * kRow];
+        words[k] =
+            stage[(at ^ ((word & kExchanged) + later)) + (word & ~kExchanged) + (first + later) * kRow];
       }
     }
   }
@@ -88,12 +90,11 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
   const bool unit_exists = unit < w.units;
   const uint4* from = source;
   if (unit_exists) {
-    TapCursor tap;
-    tap.x = unit % w.taps % gather.axis[2].taps;
-    tap.y = unit % w.taps / gather.axis[2].taps % gather.axis[1].taps;
-    tap.z = unit % w.taps / gather.axis[2].taps / gather.axis[1].taps;
+    const int tap = unit % w.taps, rows = tap / gather.axis[2].taps;
+    const int distance = tap_distance(gather, p, rows / gather.axis[1].taps, rows % gather.axis[1].taps,
+                                      tap % gather.axis[2].taps);
     const std::int64_t chunk = std::int64_t{group} * p.chunks + unit / w.taps;
-    from += (chunk * p.voxels + tap.distance(gather, p)) * kChunkPieces + piece % kChunkPieces;
+    from += (chunk * p.voxels + distance) * kChunkPieces + piece % kChunkPieces;
   }
   const int grad_row = thread / kGradPieces;
   const int grad_piece = static_cast<int>(blockIdx.y) * kGradPieces + thread % kGradPieces;

@@ -63,9 +63,9 @@ __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-/// Four matrices of 8 rows of 16 bytes by all 32 lanes of a warp; lane l names row l % 8 of matrix l / 8. With
-/// group = lane / 4 and member = lane % 4, words[i] is word `member` of row `group` of matrix i; transposed it
-/// is the 16-bit elements `group` of rows 2 member and, in the upper half, 2 member + 1.
+/// Four matrices of 8 rows of 16 bytes by all 32 lanes of a warp; lane l names row l % 8 of matrix l / 8.
+/// With group = lane / 4 and member = lane % 4, words[i] is word `member` of row `group` of matrix i;
+/// transposed it is the 16-bit elements `group` of rows 2 member and, in the upper half, 2 member + 1.
 template <bool kTransposed>
 __device__ __forceinline__ void load_matrices(SharedPointer<std::uint32_t> row, std::uint32_t (&words)[4]) {
 #if defined(CINNABAR_EMULATED)
