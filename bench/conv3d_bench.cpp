@@ -8,8 +8,8 @@
 // The convolutions of the Quicksilver network with 64 features on patches of 15^3 voxels, batch 4 on the CPU
 // and 64 on a GPU: each layer alone, where the last number of a name is the extent of its input, and
 // "network", all of them one after the other as often as they occur. The named backends and oneDNN stand as
-// rivals of what `by_rule` chooses; "network.tf32" and so on are that with rounded operands. Bytes: inputs
-// and result once each. Operations: 2 a product, border taps included.
+// rivals of what `by_rule` chooses; "network.tf32", "e1_conv.tf32" and so on are that with rounded operands.
+// Bytes: inputs and result once each. Operations: 2 a product, border taps included.
 
 namespace cinnabar {
 namespace {
@@ -96,10 +96,12 @@ bool is_missing(benchmark::State& state, Device device, Conv3dBackend backend) {
   return true;
 }
 
-void run_layer(benchmark::State& state, Device device, const Layer& layer, Pass pass, Conv3dBackend backend) {
+void run_layer(benchmark::State& state, Device device, const Layer& layer, Pass pass, Conv3dBackend backend,
+               Conv3dPrecision precision = Conv3dPrecision::fp32) {
   if (is_missing(state, device, backend)) return;
   Problem problem(layer, device);
   problem.options.backend = backend;
+  problem.options.precision = precision;
   bench::measure(state, device, problem.work(), [&] { problem.run(convolution_pass(layer, pass)); });
 }
 
@@ -182,6 +184,13 @@ void add_layer(const std::string& name, const Layer& layer, Pass pass) {
     bench::add(name + suffix_of(backend),
                [layer, pass, backend](benchmark::State& state, Device device) {
                  run_layer(state, device, layer, pass, backend);
+               },
+               {layer.extent});
+  }
+  for (const Conv3dPrecision precision : kRounded) {
+    bench::add(name + '.' + std::string(name_of(precision)),
+               [layer, pass, precision](benchmark::State& state, Device device) {
+                 run_layer(state, device, layer, pass, Conv3dBackend::by_rule, precision);
                },
                {layer.extent});
   }

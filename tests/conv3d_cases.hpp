@@ -47,7 +47,7 @@ inline const std::vector<ConvCase> kCases = {
     {{3, 5, 3, 4, 5}, {5, 1, 3, 4, 5}, {{1, 1, 1}, {0, 2, 3}, {1, 1, 1}, 5}},
 };
 
-/// Sizes at which tiles of 16, 32, 64 and 128, stages of 8 and 16, blocks of positions, lanes, chunks of 32
+/// Sizes at which tiles of 16, 32, 64 and 128, stages of 8, 16 and 32, blocks of positions, lanes, chunks of 32
 /// channels and rows of 4 images are full, cut and more than one.
 inline const std::vector<ConvCase> kLarger = {
     {{2, 9, 6, 7, 11}, {67, 9, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
@@ -56,6 +56,7 @@ inline const std::vector<ConvCase> kLarger = {
     {{1, 24, 5, 40, 37}, {7, 24, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{1, 18, 4, 5, 7}, {29, 18, 3, 2, 3}, {{1, 2, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{5, 70, 3, 5, 4}, {34, 35, 3, 5, 2}, {{1, 1, 1}, {1, 3, 0}, {1, 1, 1}, 2}},
+    {{2, 40, 3, 7, 9}, {130, 40, 2, 3, 1}, {{1, 1, 1}, {1, 2, 0}, {1, 2, 1}, 1}},
 };
 
 /// Output, and the gradients of input and weight, of operands that were rounded to a precision before.

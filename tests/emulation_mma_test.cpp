@@ -1,5 +1,6 @@
 // The emulator's mma.sync against matrices spread over the lanes as the PTX ISA writes it down, element by
-// element: "Matrix fragments for mma.m16n8k8" (.tf32) and "for mma.m16n8k16 with floating point type".
+// element: "Matrix fragments for mma.m16n8k8" (.tf32) and "for mma.m16n8k16 with floating point type"; and
+// its ldmatrix against the rows that the lanes name.
 
 #include <gtest/gtest.h>
 
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/mma_tile.cuh"
+#include "kernels/cuda/shared_copy.cuh"
 
 namespace cinnabar {
 namespace {
@@ -114,6 +116,51 @@ TEST(EmulatedMma, MultipliesFragmentsOfBf16) {
 
 TEST(EmulatedMma, NeedsAllLanes) {
   EXPECT_THROW(products<Half>(31), Error);
+}
+
+constexpr int kRows = 32;  // of 8 elements, whose values tell row and column
+
+/// Row r of the matrices lies at row (5 r) % kRows of shared memory, copied from `in`.
+template <bool kTransposed>
+__global__ void matrices_kernel(const uint4* in, std::uint32_t* out) {
+  alignas(16) CINNABAR_SHARED(std::uint32_t, rows, kRows * 4);
+  const int lane = static_cast<int>(threadIdx.x);
+  cuda::start_copy(rows + 5 * lane % kRows * 4, in + lane);
+  cuda::end_copies();
+  cuda::wait_for_copies<0>();
+  __syncthreads();
+  std::uint32_t words[4];
+  cuda::load_matrices<kTransposed>(rows + 5 * lane % kRows * 4, words);
+  for (int i = 0; i < 4; ++i) out[i * 32 + lane] = words[i];
+}
+
+std::uint32_t element_of(int row, int column) {
+  return static_cast<std::uint32_t>(row * 8 + column);
+}
+std::uint32_t pair_of(std::uint32_t first, std::uint32_t second) {
+  return first | second << 16;
+}
+
+TEST(EmulatedMma, LoadsMatricesByRowsThatLanesName) {
+  std::vector<uint4> in;
+  for (int row = 0; row < kRows; ++row) {
+    std::uint32_t words[4];
+    for (int w = 0; w < 4; ++w) words[w] = pair_of(element_of(row, 2 * w), element_of(row, 2 * w + 1));
+    in.push_back({words[0], words[1], words[2], words[3]});
+  }
+  std::vector<std::uint32_t> straight(128), transposed(128);
+  cuda::launch("mma", matrices_kernel<false>, {dim3(1), dim3(32)}, kDevice, in.data(), straight.data());
+  cuda::launch("mma", matrices_kernel<true>, {dim3(1), dim3(32)}, kDevice, in.data(), transposed.data());
+  for (int i = 0; i < 4; ++i) {
+    for (int lane = 0; lane < 32; ++lane) {
+      const int group = lane / 4, member = lane % 4;
+      const auto at = static_cast<std::size_t>(i * 32 + lane);
+      EXPECT_EQ(straight[at],
+                pair_of(element_of(8 * i + group, 2 * member), element_of(8 * i + group, 2 * member + 1)));
+      EXPECT_EQ(transposed[at],
+                pair_of(element_of(8 * i + 2 * member, group), element_of(8 * i + 2 * member + 1, group)));
+    }
+  }
 }
 
 }  // namespace

@@ -151,20 +151,13 @@ struct GatheredColumn {
   bool exists;
   std::int64_t image = 0, voxel = 0;
 
-  /// Of a tile.
-  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile) {
-    const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + in_tile;
+  /// Of a tile, this block's own or another.
+  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile)
+      : GatheredColumn(gather, group, in_tile, static_cast<int>(blockIdx.x)) {}
+  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile, int tile) {
+    const std::int64_t column = std::int64_t{tile} * kColumns + in_tile;
     exists = column < gather.columns;
     if (exists) place_at(gather, group, place_of_column(gather, static_cast<int>(column)));
-  }
-  /// Of one image, a position of so many.
-  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int n, int position,
-                                            int positions) {
-    exists = position < positions;
-    if (!exists) return;
-    ColumnPlace place = place_of_column(gather, position);
-    place.n = n;
-    place_at(gather, group, place);
   }
 
   __device__ __forceinline__ void place_at(const Gather& gather, int group, const ColumnPlace& place) {

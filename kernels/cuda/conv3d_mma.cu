@@ -1,17 +1,17 @@
 // Convolution on tensor cores: operands rounded to tf32, fp16 or bf16, sums in f32.
-// Work split: at stride 1, and in every backward_input, a block of 128 threads owns 64 (or 32, 16) channels x
-// 128 positions of an image and all taps multiply from a slab of the source in shared memory
-// (conv3d_slab.cuh, 46 KB). For backward_weight a block of 256 owns 64 (32, 16) output x 8 input channels x
-// all taps and walks along the positions (47 KB). What does not suit that is gathered as in conv3d_direct.cu,
-// in tiles of 64 (32, 16) x 128 that go down the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in
-// tf32). Limiting resource: of the slab reading fragments, 16 words of shared memory and 2 loads of weights a
-// thread for 16 mma instructions a warp; of the gather finding operands, about 24 loads of floats for 32.
+// Work split: operands are packed once, rounded, channels last, with a halo of zeros (conv3d_packed.cuh). A
+// block of 128 threads then owns 128 positions x 128 (or 64, 32, 16) channels (conv3d_product.cuh), for
+// backward_weight 128 pairs of input channel and tap x 128 output channels over a part of the positions
+// (conv3d_product_weight.cuh), and goes down the depth by 64 bytes in a ring of three stages (48 KB). With
+// fewer than 8 channels read, operands are gathered as in conv3d_direct.cu, in tiles of 64 (32, 16) x 128
+// that go down the depth by 16 operands (conv3d_mma.cuh, two stages of 26 KB in tf32). Limiting resource:
+// shared memory's bandwidth, 48 KB moved for the 256 mma instructions of a stage, just ahead of the tensor
+// cores; of the gather finding operands, about 24 loads of floats for 32.
 
 #include "kernels/cuda/conv3d_mma.cuh"
 
 #include "kernels/cuda/conv3d_backends.hpp"
-#include "kernels/cuda/conv3d_launch.cuh"
-#include "kernels/cuda/conv3d_slab_launch.cuh"
+#include "kernels/cuda/conv3d_product_launch.cuh"
 
 namespace cinnabar::cuda {
 namespace {
@@ -46,7 +46,7 @@ void forward(const Tensor& input, const Tensor& weight, const Epilogue& epilogue
              const Conv3dOptions& options, Tensor& output) {
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (slab_forward<Operand>(input, weight, epilogue, options, output)) return;
+    if (packed_forward<Operand>(input, weight, epilogue, options, output)) return;
     tiled_forward(tiles_for<Operand>, input, weight, epilogue, options, output);
   });
 }
@@ -55,17 +55,16 @@ void backward_input(const Tensor& grad_output, const Tensor& weight, const Epilo
                     const Conv3dOptions& options, Tensor& grad_input) {
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (slab_backward_input<Operand>(grad_output, weight, epilogue, options, grad_input)) return;
+    if (packed_backward_input<Operand>(grad_output, weight, epilogue, options, grad_input)) return;
     tiled_backward_input(tiles_for<Operand>, grad_output, weight, epilogue, options, grad_input);
   });
 }
 
 void backward_weight(const Tensor& grad_output, const Tensor& input, const Conv3dOptions& options,
                      Tensor& grad_weight) {
-  const bool has_tf32 = conv3d_has_mma(input.device(), Conv3dPrecision::tf32);
   dispatch_mma(options, [&](auto operand) {
     using Operand = decltype(operand);
-    if (has_tf32 && slab_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
+    if (packed_backward_weight<Operand>(grad_output, input, options, grad_weight)) return;
     tiled_backward_weight(tiles_for<Operand>, grad_output, input, options, grad_weight);
   });
 }
