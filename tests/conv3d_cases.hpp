@@ -57,6 +57,7 @@ inline const std::vector<ConvCase> kLarger = {
     {{1, 18, 4, 5, 7}, {29, 18, 3, 2, 3}, {{1, 2, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{5, 70, 3, 5, 4}, {34, 35, 3, 5, 2}, {{1, 1, 1}, {1, 3, 0}, {1, 1, 1}, 2}},
     {{2, 40, 3, 7, 9}, {130, 40, 2, 3, 1}, {{1, 1, 1}, {1, 2, 0}, {1, 2, 1}, 1}},
+    {{2, 9, 7, 6, 5}, {8, 9, 2, 3, 2}, {{3, 2, 2}, {1, 2, 0}, {2, 1, 3}, 1}},
 };
 
 /// Output, and the gradients of input and weight, of operands that were rounded to a precision before.

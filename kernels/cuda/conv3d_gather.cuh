@@ -151,15 +151,19 @@ struct GatheredColumn {
   bool exists;
   std::int64_t image = 0, voxel = 0;
 
-  /// Of a tile, this block's own or another.
-  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile)
-      : GatheredColumn(gather, group, in_tile, static_cast<int>(blockIdx.x)) {}
+  /// Of this block's tile.
+  __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile) {
+    find(gather, group, std::int64_t{blockIdx.x} * kColumns + in_tile);
+  }
+  /// Of any tile.
   __device__ __forceinline__ GatheredColumn(const Gather& gather, int group, int in_tile, int tile) {
-    const std::int64_t column = std::int64_t{tile} * kColumns + in_tile;
+    find(gather, group, std::int64_t{tile} * kColumns + in_tile);
+  }
+
+  __device__ __forceinline__ void find(const Gather& gather, int group, std::int64_t column) {
     exists = column < gather.columns;
     if (exists) place_at(gather, group, place_of_column(gather, static_cast<int>(column)));
   }
-
   __device__ __forceinline__ void place_at(const Gather& gather, int group, const ColumnPlace& place) {
     const GatherAxis& depth = gather.axis[0];
     const GatherAxis& height = gather.axis[1];

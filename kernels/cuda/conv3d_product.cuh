@@ -72,7 +72,7 @@ __device__ __forceinline__ int piece_at(int row, int piece) {
 }
 
 /// Keeps kStages - 1 stages on their way: copy(slot) starts the next one's copies into a slot of the ring,
-/// multiply(slot) has one there.
+/// multiply(slot, then) has one there and calls then() once, when its first fragments are on their way.
 template <class Copy, class Multiply>
 __device__ __forceinline__ void multiply_copied(int stages, const Copy& copy, const Multiply& multiply) {
 #pragma unroll
@@ -84,9 +84,10 @@ __device__ __forceinline__ void multiply_copied(int stages, const Copy& copy, co
   for (int stage = 0; stage < stages; ++stage) {
     wait_for_copies<kStages - 2>();
     __syncthreads();  // all have come, and the slot before is done with
-    if (stage + kStages - 1 < stages) copy(slot == 0 ? kStages - 1 : slot - 1);
-    end_copies();
-    multiply(slot);
+    multiply(slot, [&] {
+      if (stage + kStages - 1 < stages) copy(slot == 0 ? kStages - 1 : slot - 1);
+      end_copies();
+    });
     slot = slot + 1 == kStages ? 0 : slot + 1;
   }
 }
@@ -210,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
   const int left_row = tile.row + lane % 16, left_piece = lane / 16;
   const int right_row = tile.column + lane % 8 + lane / 16 * 8, right_piece = lane / 8 % 2;
   const int stages = p.chunks * gather.axis[0].taps * gather.axis[1].taps * gather.axis[2].taps;
-  multiply_copied(stages, copy, [&](int slot) {
+  multiply_copied(stages, copy, [&](int slot, const auto& then) {
     const SharedPointer<std::uint32_t> voxels = ring + slot * Tile::kStageWords;
     const SharedPointer<std::uint32_t> rows = voxels + kColumns * kChunkWords;
 #pragma unroll
@@ -226,6 +227,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
         load_matrices<false>(rows + piece_at<kChunkPieces>(right_row, right_piece + k) + j * 16 * kChunkWords,
                              right[j]);
       }
+      if (k == 0) then();
       tile.template multiply<Operand>(left, right);
     }
   });

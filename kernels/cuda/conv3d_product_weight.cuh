@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
   Tile tile;
   const TransposedFragments<Operand, kPieces, false> left_fragments(tile.row);
   const TransposedFragments<Operand, kGradPieces, true> right_fragments(tile.column);
-  multiply_copied((end - begin + kStep - 1) / kStep, copy, [&](int slot) {
+  multiply_copied((end - begin + kStep - 1) / kStep, copy, [&](int slot, const auto& then) {
     const SharedPointer<std::uint32_t> stage = ring + slot * Tile::kStageWords;
     const SharedPointer<std::uint32_t> stage_grads = stage + kColumns * kChunkWords;
 #pragma unroll
@@ -154,6 +154,7 @@ __global__ void __launch_bounds__(kThreads, kWide == 128 ? 2 : 3)
       for (int j = 0; j < Tile::kAcross / 2; ++j) {
         right_fragments.load(stage_grads, k, j, right[j]);
       }
+      if (k == 0) then();
       tile.template multiply<Operand>(left, right);
     }
   });
