@@ -1,4 +1,4 @@
-// Work split: one thread walks one point; blocks of 128 threads take 512 points of one batch entry.
+// Work split: one thread walks one point; blocks of 128 threads take 128 points of one batch entry.
 // Shared memory: the records of all cells (a whole step each, padded to float4) where they fit 24 KiB, 768
 //   cells in 2-D and 384 in 3-D, else they are read through L1; a thread keeps its cell's record in registers
 //   until it leaves the cell. The maps themselves are read only where a point leaves a cell.
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kFlowBlock) cpab_velocity_point_kernel(FlowInp
 
 // budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock, 3)
+__global__ void __launch_bounds__(kFlowBlock, D == 3 ? 3 : 4)
     cpab_backward_point_kernel(FlowInput in, const float* grad_output, MapGradient grad_maps,
                                float* grad_points) {
   CINNABAR_SHARED(float4, table, kSharedFours);

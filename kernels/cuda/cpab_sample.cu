@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kFlowBlock)
 
 // budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock, 3)
+__global__ void __launch_bounds__(kFlowBlock, D == 3 ? 3 : 4)
     cpab_sample_backward_maps_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
                                            const float* image, MapGradient grad_maps) {
   CINNABAR_SHARED(float4, table, kSharedFours);
