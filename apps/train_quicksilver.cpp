@@ -68,6 +68,7 @@ QuicksilverEnergyOptions resolve_energy(const QuicksilverArguments& arguments, c
   options.matching.shooting = model.shooting();
   options.matching.sigma = model.sigma;
   options.matching.similarity = similarity_named(arguments.similarity);
+  options.velocity = arguments.training.loss.velocity;
   options.stride = arguments.stride;
   options.batch_size = arguments.batch;
   options.draws = {arguments.swap, arguments.training.patches.mirror, arguments.network.seed};
@@ -150,9 +151,12 @@ void print_plan(const Training& training, const TrainingSplit& split, const Quic
 void check_arguments(const QuicksilverArguments& arguments, const MomentumModel& model) {
   if (by_energy(arguments)) {
     if (model.sigma <= 0.0) fail_input(arguments.momenta, ": its model has no sigma, which the energy needs");
-    if (arguments.smoothing_voxels > 0.0 || arguments.training.loss.velocity > 0.0 ||
-        arguments.training.patches.intensity > 0.0 || arguments.places != "grid") {
-      fail_input("--smooth-momenta, --velocity-loss, --intensity and --places are for --loss momentum");
+    if (arguments.smoothing_voxels > 0.0 || arguments.training.patches.intensity > 0.0 ||
+        arguments.places != "grid") {
+      fail_input("--smooth-momenta, --intensity and --places are for --loss momentum");
+    }
+    if (arguments.swap && arguments.training.loss.velocity > 0.0) {
+      fail_input("--swap and --velocity-loss exclude each other: exchanged pairs have no momenta");
     }
   } else if (arguments.swap || arguments.similarity != "ssd") {
     fail_input("--swap and --similarity are for --loss energy");
@@ -330,7 +334,7 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->capture_default_str();
   command
       .add_option("--velocity-loss", training.loss.velocity,
-                  "weight of the squared error of the velocities that momenta make, beside the momenta's L1")
+                  "weight of the squared error of the velocities that momenta make, beside either loss")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_rate_options(command, arguments, training);

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "autograd/elementwise.hpp"
+#include "autograd/green_operator.hpp"
 #include "autograd/layout.hpp"
 #include "autograd/patches.hpp"
+#include "autograd/reduce.hpp"
 #include "autograd/warp.hpp"
 #include "data/patch_grid.hpp"
 #include "engine/random.hpp"
@@ -44,6 +46,8 @@ QuicksilverEnergyTraining::QuicksilverEnergyTraining(Quicksilver& network, Volum
       validation_(std::move(validation)),
       options_(options) {
   CINNABAR_CHECK(options.stride >= 1, kOp, "patches cannot lie at a distance of ", options.stride);
+  CINNABAR_CHECK(options.velocity == 0.0 || !options.draws.swap, kOp,
+                 "exchanged pairs have no momenta to come near to");
   if (prediction) prediction->eval();
   const bool scaled = network.options().precision == Conv3dPrecision::fp16;
   prepare(draws_.size(), options.batch_size, validation_.has_value(), scaled ? kFirstLossScale : 0.0);
@@ -91,13 +95,26 @@ Variable QuicksilverEnergyTraining::momentum_of(const ImagePair& pair, const Vie
   return momentum + predicted(network_, seen, view.stride);
 }
 
-Training::BatchLoss QuicksilverEnergyTraining::loss_of(const ImagePair& on_cpu, const View& view) {
-  const ImagePair pair{on_cpu.moving.to(device()), on_cpu.fixed.to(device())};
-  const Variable loss = shortened_until(momentum_of(pair, view), [&](const Variable& momentum) {
-    return matching_terms(pair, momentum, options_.matching).total();
-  });
-  const NoGrad quiet;
-  return {loss, matching_data(Variable(pair.moving), pair, options_.matching).value(), 1.0};
+Training::BatchLoss QuicksilverEnergyTraining::loss_of(const Batch& images, const View& view) {
+  const ImagePair pair = image_pair(images, device());
+  const MatchingOptions& matching = options_.matching;
+  const Variable momentum = momentum_of(pair, view);
+  Variable loss = shortened_until(
+      momentum, [&](const Variable& shot) { return matching_terms(pair, shot, matching).total(); });
+  Variable zero;
+  {
+    const NoGrad quiet;
+    zero = matching_data(Variable(pair.moving), pair, matching);
+  }
+  if (options_.velocity > 0.0) {
+    const Variable target(images.at("momentum").to(device()));
+    const auto distance = [&](const Variable& residual) {
+      return options_.velocity * sum(square(smooth(residual, matching.shooting.fluid, FftPadding::fast)));
+    };
+    loss = loss + distance(momentum - target);
+    zero = zero + distance(target);
+  }
+  return {loss, zero.value(), 1.0};
 }
 
 Training::BatchLoss QuicksilverEnergyTraining::batch_loss(std::int64_t step) {
@@ -119,7 +136,7 @@ std::optional<Training::LossSums> QuicksilverEnergyTraining::measure(
   LossSums sums;
   for (std::int64_t volume = 0; volume < validation_->size(); ++volume) {
     if (keep_going && !keep_going()) return std::nullopt;
-    const BatchLoss one = loss_of(image_pair(*validation_, volume), {{near, near, near}, 0});
+    const BatchLoss one = loss_of(whole_volume(*validation_, volume), {{near, near, near}, 0});
     sums.loss += one.loss.value().item();
     sums.zero += one.zero.item();
     sums.numbers += one.numbers;

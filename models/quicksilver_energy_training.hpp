@@ -10,6 +10,7 @@ namespace cinnabar {
 
 struct QuicksilverEnergyOptions : TrainingOptions {
   MatchingOptions matching;     ///< the energy: its metric, sigma and similarity
+  double velocity = 0.0;        ///< W below; above 0 the volumes need momenta, and none are exchanged
   std::int64_t stride = 14;     ///< largest distance of neighbouring patches, in voxels
   std::int64_t batch_size = 1;  ///< pairs, which may have grids of different extents
   PairDrawOptions draws;
@@ -21,8 +22,9 @@ struct QuicksilverEnergyOptions : TrainingOptions {
 ///
 ///   E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1) + folding,   m0 = the average of the network's patches,
 ///
-/// with its exact gradient through shooting and patches to the weights. No momenta are needed, and no detail
-/// of theirs that the metric wipes out is learned. A draw lays its patches at distances of its own, two
+/// with its exact gradient through shooting and patches to the weights. No momenta are needed. Where there are
+/// some, m, W |K (m0 - m)|^2 can be added: the energy leaves open much that matching decides on its way from
+/// coarse to fine. A draw lays its patches at distances of its own, two
 /// thirds of `stride` to all of it on each axis, so that borders of patches lie everywhere. A momentum that
 /// cannot be shot is shortened until it can. The loss of predicting zero is that of the identity.
 class QuicksilverEnergyTraining : public Training {
@@ -45,7 +47,7 @@ class QuicksilverEnergyTraining : public Training {
   std::optional<LossSums> measure(const std::function<bool()>& keep_going) override;
 
   View view_of(std::int64_t draw) const;
-  BatchLoss loss_of(const ImagePair& on_cpu, const View& view);
+  BatchLoss loss_of(const Batch& images, const View& view);
   Variable predicted(Quicksilver& network, const ImagePair& pair, const Shape& stride) const;
   Variable momentum_of(const ImagePair& pair, const View& view);
 

@@ -16,7 +16,7 @@ VoxelmorphTraining::VoxelmorphTraining(Voxelmorph& network, VolumeSet training,
 }
 
 Training::BatchLoss VoxelmorphTraining::loss_of(const ImagePair& pair) {
-  const Variable moving(pair.moving.to(device())), fixed(pair.fixed.to(device()));
+  const Variable moving(pair.moving), fixed(pair.fixed);
   const Variable velocity = network_.velocity(moving, fixed);
   return {voxelmorph_loss(moving, fixed, velocity, network_.options().squarings, options_.loss),
           dissimilarity(moving, fixed, options_.loss).value(), 1.0};
@@ -24,9 +24,9 @@ Training::BatchLoss VoxelmorphTraining::loss_of(const ImagePair& pair) {
 
 Training::BatchLoss VoxelmorphTraining::batch_loss(std::int64_t step) {
   const std::int64_t size = options_.batch_size;
-  BatchLoss sum = loss_of(draws_(step * size));
+  BatchLoss sum = loss_of(image_pair(draws_(step * size), device()));
   for (std::int64_t i = 1; i < size; ++i) {
-    const BatchLoss one = loss_of(draws_(step * size + i));
+    const BatchLoss one = loss_of(image_pair(draws_(step * size + i), device()));
     sum.loss = add(sum.loss, one.loss);
     sum.zero = add(Variable(sum.zero), Variable(one.zero)).value();
     sum.numbers += one.numbers;
@@ -39,7 +39,7 @@ std::optional<Training::LossSums> VoxelmorphTraining::measure(const std::functio
   LossSums sums;
   for (std::int64_t volume = 0; volume < validation_->size(); ++volume) {
     if (keep_going && !keep_going()) return std::nullopt;
-    const BatchLoss one = loss_of(image_pair(*validation_, volume));
+    const BatchLoss one = loss_of(image_pair(whole_volume(*validation_, volume), device()));
     sums.loss += one.loss.value().item();
     sums.zero += one.zero.item();
     sums.numbers += one.numbers;

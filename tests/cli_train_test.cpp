@@ -146,7 +146,8 @@ TEST_F(Train, ByTheEnergyItNeedsNoMomenta) {
   EXPECT_EQ(load_quicksilver(folder_ / "correction" / "net.safetensors").description.role,
             QuicksilverRole::correction);
   EXPECT_FALSE(fs::exists(folder_ / "momenta" / "correction"));
-  expect_refused("bad", options + "--velocity-loss 0.1", "are for --loss momentum");
+  expect_refused("bad", options + "--velocity-loss 0.1", "exclude each other");
+  expect_refused("bad", options + "--smooth-momenta 1", "are for --loss momentum");
   expect_refused("bad", "--swap", "are for --loss energy");
 }
 

@@ -77,7 +77,7 @@ TEST(QuicksilverEnergyTraining, LearnsAShiftOfImagesItNeverSaw) {
   EXPECT_LT(training.best().validation.ratio, 0.6);
   // As a prediction is used: the map pulls the ball two voxels along x.
   const NoGrad quiet;
-  const ImagePair pair = image_pair(shifted_balls(60, 1), 0);
+  const ImagePair pair = image_pair(whole_volume(shifted_balls(60, 1), 0), Device::cpu());
   const Tensor momentum = predict_momentum(network, pair.moving, pair.fixed, {.stride = 4});
   const MatchingOptions& matching = options.matching;
   const double before = matching_data(Variable(pair.moving), pair, matching).value().item();
@@ -101,6 +101,31 @@ TEST(QuicksilverEnergyTraining, ACorrectionNetworkLearnsWhatThePredictionLeaves)
   for (const auto& [name, weight] : prediction.state().tensors) {
     EXPECT_EQ(weight.to_vector<float>(), kept.tensors.at(name).to_vector<float>()) << name;
   }
+}
+
+TEST(QuicksilverEnergyTraining, ComesNearToMomentaWhereItIsTold) {
+  // Momenta of a flow to the other side, which the energy alone would never choose.
+  const VolumeSet balls = shifted_balls(1, 3);
+  std::vector<Batch> stacks;
+  for (std::int64_t i = 0; i < balls.size(); ++i) {
+    Batch images = whole_volume(balls, i);
+    Tensor momentum = Tensor::zeros(images.at("moving").shape().with(1, 3));
+    for (std::int64_t v = 0; v < momentum.numel() / 3; ++v) {
+      momentum.data<float>()[v] = -0.02f * images.at("moving").data<float>()[v];
+    }
+    images["momentum"] = momentum;
+    stacks.push_back(std::move(images));
+  }
+  QuicksilverEnergyOptions options = small_training();
+  options.velocity = 100.0;
+  options.learning_rate = 2e-3;
+  options.epochs = 25;
+  Quicksilver network(small_network());
+  QuicksilverEnergyTraining training(network, VolumeSet(stacks), std::nullopt, options);
+  on_threads(1, [&] { go_on(training, training.total_steps()); });
+  EXPECT_LT(training.curve().back().training.ratio, 0.5 * training.curve().front().training.ratio);
+  options.draws.swap = true;
+  EXPECT_THROW(QuicksilverEnergyTraining(network, VolumeSet(stacks), std::nullopt, options), Error);
 }
 
 TEST(QuicksilverEnergyTraining, RefusesBackground) {
