@@ -10,9 +10,9 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
-#include "apps/network_options.hpp"
-#include "apps/training_options.hpp"
+#include "apps/train_quicksilver_options.hpp"
 #include "apps/training_progress.hpp"
+#include "kernels/conv3d_precision.hpp"
 #include "models/quicksilver_energy_training.hpp"
 #include "models/quicksilver_file.hpp"
 #include "models/quicksilver_training.hpp"
@@ -30,24 +30,7 @@ namespace {
 
 using namespace registration;
 
-struct QuicksilverArguments : TrainingArguments {
-  std::string momenta, initial, prediction;
-  std::string places = "grid", loss = "momentum", similarity = "ssd";
-  DType storage = DType::f32;
-  std::int64_t patch = 15;
-  std::int64_t stride = 0;  ///< 0: a voxel less than the patch
-  std::int64_t batch = 0;   ///< 0: 64 patches or 1 pair
-  bool correction = false, skip_missing = false, swap = false;
-  double smoothing_voxels = 0.0;
-  QuicksilverOptions network;
-  QuicksilverTrainingOptions training;
-};
-
 constexpr const char* kKind = "quicksilver";
-
-bool by_energy(const QuicksilverArguments& arguments) {
-  return arguments.loss == "energy";
-}
 
 QuicksilverTrainingOptions resolve(const QuicksilverArguments& arguments, const MomentumModel& model) {
   QuicksilverTrainingOptions options = arguments.training;
@@ -148,25 +131,6 @@ void print_plan(const Training& training, const TrainingSplit& split, const Quic
   std::fflush(stdout);
 }
 
-void check_arguments(const QuicksilverArguments& arguments, const MomentumModel& model) {
-  if (by_energy(arguments)) {
-    if (model.sigma <= 0.0) fail_input(arguments.momenta, ": its model has no sigma, which the energy needs");
-    if (arguments.smoothing_voxels > 0.0 || arguments.training.patches.intensity > 0.0 ||
-        arguments.places != "grid") {
-      fail_input("--smooth-momenta, --intensity and --places are for --loss momentum");
-    }
-    if (arguments.swap && arguments.training.loss.velocity > 0.0) {
-      fail_input("--swap and --velocity-loss exclude each other: exchanged pairs have no momenta");
-    }
-  } else if (arguments.swap || arguments.similarity != "ssd") {
-    fail_input("--swap and --similarity are for --loss energy");
-  }
-  if (arguments.correction == arguments.prediction.empty()) {
-    fail_input("--correction and --network go together: the prediction network that is to be corrected");
-  }
-  require_writable_prefix(arguments.output);
-}
-
 TrainingRun run_of(const QuicksilverArguments& arguments, const MomentumModel& model) {
   const QuicksilverRole role =
       arguments.correction ? QuicksilverRole::correction : QuicksilverRole::prediction;
@@ -233,15 +197,15 @@ std::unique_ptr<Training> training_of(const QuicksilverArguments& arguments, con
   std::optional<VolumeSet> validation;
   if (!split.validation.empty()) validation = training_volumes(split.validation, arguments.smoothing_voxels);
   if (by_energy(arguments)) {
-    return std::make_unique<QuicksilverEnergyTraining>(
-        network, pairs, validation, resolve_energy(arguments, model), prediction);
+    return std::make_unique<QuicksilverEnergyTraining>(network, pairs, validation,
+                                                       resolve_energy(arguments, model), prediction);
   }
   return std::make_unique<QuicksilverTraining>(network, pairs, validation, resolve(arguments, model));
 }
 
 void run(const QuicksilverArguments& arguments) {
   const MomentumModel model = read_momentum_model(arguments.momenta);
-  check_arguments(arguments, model);
+  require_consistent(arguments, model);
   const DeviceChoice choice = choose_device(arguments.device);
   TrainingRun run = run_of(arguments, model);
   std::optional<TrainingCheckpoint> checkpoint;
@@ -258,8 +222,7 @@ void run(const QuicksilverArguments& arguments) {
   Quicksilver network(arguments.network);
   if (!arguments.initial.empty()) take_initial_weights(network, arguments.initial);
   network.to(choice.device);
-  const std::unique_ptr<Training> training =
-      training_of(arguments, model, split, network, prediction.get());
+  const std::unique_ptr<Training> training = training_of(arguments, model, split, network, prediction.get());
   if (checkpoint) resume(*training, *checkpoint, run.files.checkpoint);
   const char* piece = by_energy(arguments) ? "pairs" : "patches";
   if (!common_options().quiet) print_plan(*training, split, network, choice, piece);
@@ -272,91 +235,15 @@ void run(const QuicksilverArguments& arguments) {
   if (!common_options().quiet) print_end(*training, run.files, end);
 }
 
-void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
-  QuicksilverPatchOptions& patches = arguments.training.patches;
-  command.add_option("--momenta", arguments.momenta, "folder that cinnabar momenta made")->required();
-  command.add_option("--pairs", arguments.pairs,
-                     "list of pairs to use (.csv); without it all that are finished in the folder");
-  command.add_flag("--skip-missing", arguments.skip_missing, "leave out pairs without a finished momentum");
-  add_validation_options(command, arguments);
-  command
-      .add_option("--batch", arguments.batch,
-                  "patches in a batch (default: 64), or pairs with --loss energy (default: 1)")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--patch", arguments.patch, "extent of a patch in voxels")
-      ->check(CLI::Range(std::int64_t{3}, kMaxQuicksilverPatch))
-      ->capture_default_str();
-  command
-      .add_option("--stride", arguments.stride,
-                  "distance of patches in voxels (default: one less than --patch)")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--places", arguments.places, "where patches lie: on the grid, or anywhere")
-      ->check(CLI::IsMember({"grid", "anywhere"}))
-      ->capture_default_str();
-  command.add_flag("--mirror", patches.mirror,
-                   "exchange left and right of every other patch or pair, by chance");
-  command.add_flag("--swap", arguments.swap, "exchange moving and fixed of every other pair, by chance");
-  command
-      .add_option("--smooth-momenta", arguments.smoothing_voxels,
-                  "learn momenta smoothed by a Gaussian of so many voxels")
-      ->check(CLI::Range(0.0, 10.0))
-      ->capture_default_str();
-  command
-      .add_option("--intensity", patches.intensity,
-                  "how much intensities vary by chance: gamma in 1 +- this, and noise")
-      ->check(CLI::Range(0.0, 0.9))
-      ->capture_default_str();
-}
-
-void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
-  QuicksilverTrainingOptions& training = arguments.training;
-  command.add_option("--features", arguments.network.features, "channels of the network's first block")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--dropout", arguments.network.dropout, "0.2 makes the probabilistic network")
-      ->check(CLI::Range(0.0, 0.9))
-      ->capture_default_str();
-  command.add_flag("--correction", arguments.correction,
-                   "train a correction network, on what the one named by --network leaves");
-  command.add_option("--network", arguments.prediction, "prediction network to correct (.safetensors)");
-  command.add_option("--initial", arguments.initial, "network whose weights to start from");
-  command.add_option("--epochs", training.epochs, "as many patches as the grids have places are an epoch")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command
-      .add_option("--loss", arguments.loss,
-                  "momentum: distance to the momenta of the folder, patch by patch; energy: that of matching, "
-                  "of whole pairs shot with the momenta predicted")
-      ->check(CLI::IsMember({"momentum", "energy"}))
-      ->capture_default_str();
-  command.add_option("--similarity", arguments.similarity, "of the energy")
-      ->check(CLI::IsMember({"ssd", "ncc", "lncc"}))
-      ->capture_default_str();
-  command
-      .add_option("--velocity-loss", training.loss.velocity,
-                  "weight of the squared error of the velocities that momenta make, beside either loss")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  add_rate_options(command, arguments, training);
-  command.add_option("--seed", arguments.network.seed, "of weights, patches, augmentation and dropout")
-      ->capture_default_str();
-}
-
 }  // namespace
 
 void add_train_quicksilver(CLI::App& train) {
   auto arguments = std::make_shared<QuicksilverArguments>();
   CLI::App& command = *train.add_subcommand(
       "quicksilver", "Train a network that predicts initial momenta from pairs of scans, patch by patch");
-  add_data_options(command, *arguments);
-  add_optimiser_options(command, *arguments);
-  add_run_options(command, *arguments);
-  add_storage_option(command, arguments->storage);
-  add_precision_option(command, arguments->network.precision);
+  add_quicksilver_options(command, *arguments);
   command.callback([arguments] {
-    arguments->network.patch = {arguments->patch, arguments->patch, arguments->patch};
-    if (arguments->stride == 0) arguments->stride = arguments->patch - 1;
-    if (arguments->batch == 0) arguments->batch = by_energy(*arguments) ? 1 : 64;
+    complete(*arguments);
     run(*arguments);
   });
 }

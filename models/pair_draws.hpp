@@ -17,9 +17,9 @@ Batch whole_volume(const VolumeSet& volumes, std::int64_t volume);
 /// "moving" and "target" of a batch, on a device.
 ImagePair image_pair(const Batch& images, Device device);
 
-/// Draws whole pairs from a VolumeSet whose x axis goes from left to right, with images "moving", "target" and
-/// maybe "momentum": every pair once an epoch, in a random order. Exchanged pairs come without a momentum. A
-/// draw is a function of its number and the seed.
+/// Draws whole pairs from a VolumeSet whose x axis goes from left to right, with images "moving", "target"
+/// and maybe "momentum": every pair once an epoch, in a random order. Exchanged pairs come without a
+/// momentum. A draw is a function of its number and the seed.
 class PairDraws {
  public:
   PairDraws(VolumeSet volumes, const PairDrawOptions& options);

@@ -22,11 +22,11 @@ struct QuicksilverEnergyOptions : TrainingOptions {
 ///
 ///   E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1) + folding,   m0 = the average of the network's patches,
 ///
-/// with its exact gradient through shooting and patches to the weights. No momenta are needed. Where there are
-/// some, m, W |K (m0 - m)|^2 can be added: the energy leaves open much that matching decides on its way from
-/// coarse to fine. A draw lays its patches at distances of its own, two
-/// thirds of `stride` to all of it on each axis, so that borders of patches lie everywhere. A momentum that
-/// cannot be shot is shortened until it can. The loss of predicting zero is that of the identity.
+/// with its exact gradient through shooting and patches to the weights. No momenta are needed. Where there
+/// are some, m, W |K (m0 - m)|^2 can be added: the energy leaves open much that matching decides on its way
+/// from coarse to fine. A draw lays its patches at distances of its own, two thirds of `stride` to all of it
+/// on each axis, so that borders of patches lie everywhere. A momentum that cannot be shot is shortened until
+/// it can. The loss of predicting zero is that of the identity.
 class QuicksilverEnergyTraining : public Training {
  public:
   /// Trains `network`, which must stay, on the device where it is. With `prediction`, which must stay there

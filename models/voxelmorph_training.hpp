@@ -14,7 +14,8 @@ struct VoxelmorphTrainingOptions : TrainingOptions {
   PairDrawOptions draws;
 };
 
-/// The training of a VoxelMorph network on whole pairs (PairDraws). The loss of the curve is voxelmorph_loss, a mean over pairs; that of predicting zero leaves the moving image as it is.
+/// The training of a VoxelMorph network on whole pairs (PairDraws). The loss of the curve is voxelmorph_loss,
+/// a mean over pairs; that of predicting zero leaves the moving image as it is.
 class VoxelmorphTraining : public Training {
  public:
   /// Trains `network`, which must stay, on the device where it is. Without `validation` nothing is validated

@@ -47,8 +47,8 @@ inline const std::vector<ConvCase> kCases = {
     {{3, 5, 3, 4, 5}, {5, 1, 3, 4, 5}, {{1, 1, 1}, {0, 2, 3}, {1, 1, 1}, 5}},
 };
 
-/// Sizes at which tiles of 16, 32, 64 and 128, stages of 8, 16 and 32, blocks of positions, lanes, chunks of 32
-/// channels and rows of 4 images are full, cut and more than one.
+/// Sizes at which tiles of 16, 32, 64 and 128, stages of 8, 16 and 32, blocks of positions, lanes, chunks of
+/// 32 channels and rows of 4 images are full, cut and more than one.
 inline const std::vector<ConvCase> kLarger = {
     {{2, 9, 6, 7, 11}, {67, 9, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, 1}},
     {{1, 66, 5, 6, 5}, {10, 66, 2, 2, 2}, {{2, 2, 2}, {1, 1, 1}, {1, 1, 1}, 1}},

@@ -90,7 +90,8 @@ TEST_P(CpabOn, SumsGradientsOfAnySize) {
   const Tensor points = random_tensor({kCount, 2}, 42, 0.1, 0.9);
   for (const auto& [first, rest] : {std::pair{0.0f, 1.0f}, {1e-9f, 1e3f}, {1e4f, 1e-4f}, {1e-30f, 0.0f}}) {
     Tensor grad_output = random_tensor({1, kCount, 2}, 43, 0.5, 1.0);
-    for (std::int64_t i = 0; i < 2 * kCount; ++i) grad_output.data<float>()[i] *= i < 2 * kFirst ? first : rest;
+    for (std::int64_t i = 0; i < 2 * kCount; ++i)
+      grad_output.data<float>()[i] *= i < 2 * kFirst ? first : rest;
     const auto on = [&](Device where, DType dtype) {
       return run(where, dtype, tessellation.grid(), {}, maps, points, grad_output).grad_maps;
     };

@@ -29,8 +29,8 @@ VolumeSet shifted_balls(std::uint64_t seed, std::int64_t pairs) {
     for (std::int64_t i = 0; i < spatial[0]; ++i) {
       for (std::int64_t j = 0; j < spatial[1]; ++j) {
         for (std::int64_t k = 0; k < spatial[2]; ++k) {
-          const double r = std::hypot(static_cast<double>(i) - z, static_cast<double>(j) - y,
-                                      static_cast<double>(k) - x);
+          const double r =
+              std::hypot(static_cast<double>(i) - z, static_cast<double>(j) - y, static_cast<double>(k) - x);
           *value++ = static_cast<float>(1.0 / (1.0 + std::exp(2.0 * (r - 3.0))));
         }
       }

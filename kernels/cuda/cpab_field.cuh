@@ -13,7 +13,7 @@ namespace cinnabar::cuda {
 
 constexpr int kFlowBlock = 128;
 constexpr int kPointsPerThread = 1;  // a walk waits for its own roots: only other warps fill that time
-constexpr int kSharedFours = 1536;  // 24 KiB of float4
+constexpr int kSharedFours = 1536;   // 24 KiB of float4
 
 /// What the kernels read, of all batch entries.
 struct FlowInput {

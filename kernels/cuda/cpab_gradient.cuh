@@ -18,13 +18,13 @@ constexpr int kGuessStep = 16;   // blocks of the guess: every so many-th
 
 /// Gradient of the cells' maps in fixed point: [batch, 2, cells, d, d+1], whole steps and parts apart.
 struct MapGradient {
-  long long* sums;          // null: only the largest term is wanted
-  const unsigned* guess;    // bits of the |term| that sets the unit
-  unsigned* peak;           // bits of the largest |term|; null where no gradient is wanted
-  const unsigned* unfit;    // the guess and peak of a sweep: do nothing where they fit; null: never mind
-  int bits;                 // a term of the unit's size becomes about 2^bits
-  int margin;               // the unit is that many bits above the guess
-  int block_step = 1;       // blocks take every so many-th part of the points
+  long long* sums;        // null: only the largest term is wanted
+  const unsigned* guess;  // bits of the |term| that sets the unit
+  unsigned* peak;         // bits of the largest |term|; null where no gradient is wanted
+  const unsigned* unfit;  // the guess and peak of a sweep: do nothing where they fit; null: never mind
+  int bits;               // a term of the unit's size becomes about 2^bits
+  int margin;             // the unit is that many bits above the guess
+  int block_step = 1;     // blocks take every so many-th part of the points
 };
 
 __device__ __forceinline__ bool guess_fits(const unsigned* guess_and_peak) {
