@@ -21,8 +21,7 @@ namespace {
 const Shape kPatch{7, 7, 7};
 
 /// Blurred balls of which the target's lies two voxels farther along x, at places that differ by the seed.
-VolumeSet shifted_balls(std::uint64_t seed, std::int64_t pairs) {
-  const Shape spatial{10, 11, 14};
+VolumeSet shifted_balls(std::uint64_t seed, std::int64_t pairs, const Shape& spatial = {8, 9, 12}) {
   const auto ball = [&](double z, double y, double x) {
     Tensor image = Tensor::empty({1, 1, spatial[0], spatial[1], spatial[2]});
     float* value = image.data<float>();
@@ -31,17 +30,17 @@ VolumeSet shifted_balls(std::uint64_t seed, std::int64_t pairs) {
         for (std::int64_t k = 0; k < spatial[2]; ++k) {
           const double r =
               std::hypot(static_cast<double>(i) - z, static_cast<double>(j) - y, static_cast<double>(k) - x);
-          *value++ = static_cast<float>(1.0 / (1.0 + std::exp(2.0 * (r - 3.0))));
+          *value++ = static_cast<float>(1.0 / (1.0 + std::exp(2.0 * (r - 2.5))));
         }
       }
     }
     return image;
   };
-  const Tensor places = random_tensor({pairs, 3}, seed, -1.0, 1.0);
+  const Tensor places = random_tensor({pairs, 3}, seed, -0.7, 0.7);
   std::vector<Batch> stacks;
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
     const float* place = places.data<float>() + 3 * pair;
-    const double z = 4.5 + place[0], y = 5.0 + place[1], x = 5.5 + place[2];
+    const double z = 3.5 + place[0], y = 4.0 + place[1], x = 4.5 + place[2];
     stacks.push_back({{"moving", ball(z, y, x)}, {"target", ball(z, y, x + 2.0)}});
   }
   return VolumeSet(std::move(stacks));
@@ -71,7 +70,7 @@ TEST(QuicksilverEnergyTraining, LearnsAShiftOfImagesItNeverSaw) {
   Quicksilver network(small_network());
   QuicksilverEnergyOptions options = small_training();
   options.epochs = 15;
-  QuicksilverEnergyTraining training(network, shifted_balls(1, 6), shifted_balls(50, 2), options);
+  QuicksilverEnergyTraining training(network, shifted_balls(1, 4), shifted_balls(50, 1), options);
   on_threads(1, [&] { go_on(training, training.total_steps()); });
   EXPECT_GT(training.curve().front().training.ratio, 0.9);
   EXPECT_LT(training.best().validation.ratio, 0.6);
@@ -90,11 +89,11 @@ TEST(QuicksilverEnergyTraining, ACorrectionNetworkLearnsWhatThePredictionLeaves)
   Quicksilver prediction(small_network()), correction(small_network(4));
   QuicksilverEnergyOptions options = small_training();
   options.epochs = 5;
-  QuicksilverEnergyTraining first(prediction, shifted_balls(1, 6), shifted_balls(50, 2), options);
+  QuicksilverEnergyTraining first(prediction, shifted_balls(1, 4), shifted_balls(50, 1), options);
   on_threads(1, [&] { go_on(first, first.total_steps()); });
   const SafeTensors kept = prediction.state();
   options.epochs = 10;
-  QuicksilverEnergyTraining second(correction, shifted_balls(1, 6), shifted_balls(50, 2), options,
+  QuicksilverEnergyTraining second(correction, shifted_balls(1, 4), shifted_balls(50, 1), options,
                                    &prediction);
   on_threads(1, [&] { go_on(second, second.total_steps()); });
   EXPECT_LT(second.best().validation.ratio, 0.9 * first.best().validation.ratio);
@@ -145,6 +144,8 @@ TEST_P(QuicksilverEnergyTrainingOn, GoesOnWithTheSameBits) {
   options.moving_average = 0.9;
   options.validation_steps = 2;
   options.epochs = 2;
+  const Shape small{5, 6, 8};
+  const VolumeSet pairs = shifted_balls(1, 2, small), one = shifted_balls(9, 1, small);
   const auto bytes_of = [](Training& training) {
     const ScratchFolder folder;
     save_safetensors(folder / "state.safetensors", training.state());
@@ -153,10 +154,10 @@ TEST_P(QuicksilverEnergyTrainingOn, GoesOnWithTheSameBits) {
   Quicksilver network(small_network()), other(small_network(9));
   network.to(device());
   other.to(device());
-  QuicksilverEnergyTraining whole(network, shifted_balls(1, 2), shifted_balls(9, 1), options);
+  QuicksilverEnergyTraining whole(network, pairs, one, options);
   go_on(whole, 1);
   const SafeTensors state = whole.state();
-  QuicksilverEnergyTraining rest(other, shifted_balls(1, 2), shifted_balls(9, 1), options);
+  QuicksilverEnergyTraining rest(other, pairs, one, options);
   rest.load_state(state);
   go_on(whole, whole.total_steps());
   go_on(rest, rest.total_steps());

@@ -71,7 +71,8 @@ template <class T>
 const Plans<T>& plans_for(const Grid& grid) {
   using F = Fftw<T>;
   static std::mutex mutex;
-  static std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, Plans<T>> cache;
+  // Never destroyed, as threads may still transform at the end of the process.
+  static auto& cache = *new std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, Plans<T>>;
   const std::lock_guard lock(mutex);
   const auto key = std::make_tuple(grid.d, grid.h, grid.w);
   if (const auto found = cache.find(key); found != cache.end()) return found->second;
