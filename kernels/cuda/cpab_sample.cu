@@ -34,9 +34,9 @@ __device__ __forceinline__ PointCell<D> locate_end(const SampleGeometry& geometr
   return locate_sample<D>(coordinates, geometry);
 }
 
-// budget: <=136 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock)
+__global__ void __launch_bounds__(kFlowBlock, 4)
     cpab_sample_forward_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* image,
                                      float* output) {
   CINNABAR_SHARED(float4, table, kSharedFours);
