@@ -60,9 +60,10 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
-      .add_option("--loss", arguments.loss,
-                  "momentum: distance to the momenta of the folder, patch by patch; energy: that of matching, "
-                  "of whole pairs shot with the momenta predicted")
+      .add_option(
+          "--loss", arguments.loss,
+          "momentum: distance to the momenta of the folder, patch by patch; energy: that of matching, "
+          "of whole pairs shot with the momenta predicted")
       ->check(CLI::IsMember({"momentum", "energy"}))
       ->capture_default_str();
   command.add_option("--similarity", arguments.similarity, "of the energy")

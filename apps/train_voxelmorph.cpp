@@ -204,7 +204,8 @@ void add_data_options(CLI::App& command, VoxelmorphArguments& arguments) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_flag("--swap", training.draws.swap, "exchange moving and fixed of every other pair, by chance");
-  command.add_flag("--mirror", training.draws.mirror, "exchange left and right of every other pair, by chance");
+  command.add_flag("--mirror", training.draws.mirror,
+                   "exchange left and right of every other pair, by chance");
 }
 
 void add_network_options(CLI::App& command, VoxelmorphArguments& arguments) {
