@@ -39,22 +39,23 @@ QuicksilverEnergyTraining::QuicksilverEnergyTraining(Quicksilver& network, Volum
                                                      std::optional<VolumeSet> validation,
                                                      const QuicksilverEnergyOptions& options,
                                                      Quicksilver* prediction)
-    : Training(network, options),
+    : PairTraining(network, std::move(training), std::move(validation), options,
+                   network.options().precision == Conv3dPrecision::fp16 ? kFirstLossScale : 0.0),
       network_(network),
       prediction_(prediction),
-      draws_(std::move(training), options.draws),
-      validation_(std::move(validation)),
       options_(options) {
   CINNABAR_CHECK(options.stride >= 1, kOp, "patches cannot lie at a distance of ", options.stride);
   CINNABAR_CHECK(options.velocity == 0.0 || !options.draws.swap, kOp,
                  "exchanged pairs have no momenta to come near to");
   if (prediction) prediction->eval();
-  const bool scaled = network.options().precision == Conv3dPrecision::fp16;
-  prepare(draws_.size(), options.batch_size, validation_.has_value(), scaled ? kFirstLossScale : 0.0);
 }
 
-QuicksilverEnergyTraining::View QuicksilverEnergyTraining::view_of(std::int64_t draw) const {
-  const PhiloxWords words = philox_4x32_10(options_.draws.seed, kViews, static_cast<std::uint64_t>(draw));
+QuicksilverEnergyTraining::View QuicksilverEnergyTraining::view_of(std::optional<std::int64_t> draw) const {
+  if (!draw) {
+    const std::int64_t near = std::max<std::int64_t>(1, options_.stride * 2 / 3);
+    return {{near, near, near}, 0};
+  }
+  const PhiloxWords words = philox_4x32_10(options_.draws.seed, kViews, static_cast<std::uint64_t>(*draw));
   const std::int64_t choices = options_.stride / 3 + 1;
   const auto distance = [&](std::size_t axis) {
     return options_.stride - static_cast<std::int64_t>(words.word[axis]) % choices;
@@ -95,10 +96,11 @@ Variable QuicksilverEnergyTraining::momentum_of(const ImagePair& pair, const Vie
   return momentum + predicted(network_, seen, view.stride);
 }
 
-Training::BatchLoss QuicksilverEnergyTraining::loss_of(const Batch& images, const View& view) {
+Training::BatchLoss QuicksilverEnergyTraining::pair_loss(const Batch& images,
+                                                         std::optional<std::int64_t> draw) {
   const ImagePair pair = image_pair(images, device());
   const MatchingOptions& matching = options_.matching;
-  const Variable momentum = momentum_of(pair, view);
+  const Variable momentum = momentum_of(pair, view_of(draw));
   Variable loss = shortened_until(
       momentum, [&](const Variable& shot) { return matching_terms(pair, shot, matching).total(); });
   Variable zero;
@@ -115,33 +117,6 @@ Training::BatchLoss QuicksilverEnergyTraining::loss_of(const Batch& images, cons
     zero = zero + distance(target);
   }
   return {loss, zero.value(), 1.0};
-}
-
-Training::BatchLoss QuicksilverEnergyTraining::batch_loss(std::int64_t step) {
-  const std::int64_t first = step * options_.batch_size;
-  BatchLoss sum = loss_of(draws_(first), view_of(first));
-  for (std::int64_t draw = first + 1; draw < first + options_.batch_size; ++draw) {
-    const BatchLoss one = loss_of(draws_(draw), view_of(draw));
-    sum.loss = sum.loss + one.loss;
-    sum.zero = (Variable(sum.zero) + Variable(one.zero)).value();
-    sum.numbers += one.numbers;
-  }
-  return sum;
-}
-
-std::optional<Training::LossSums> QuicksilverEnergyTraining::measure(
-    const std::function<bool()>& keep_going) {
-  const NoGrad quiet;
-  const std::int64_t near = std::max<std::int64_t>(1, options_.stride * 2 / 3);
-  LossSums sums;
-  for (std::int64_t volume = 0; volume < validation_->size(); ++volume) {
-    if (keep_going && !keep_going()) return std::nullopt;
-    const BatchLoss one = loss_of(whole_volume(*validation_, volume), {{near, near, near}, 0});
-    sums.loss += one.loss.value().item();
-    sums.zero += one.zero.item();
-    sums.numbers += one.numbers;
-  }
-  return sums;
 }
 
 }  // namespace cinnabar

@@ -1,19 +1,14 @@
 #pragma once
 
-#include <optional>
-
-#include "models/pair_draws.hpp"
+#include "models/pair_training.hpp"
 #include "models/quicksilver.hpp"
-#include "models/training.hpp"
 
 namespace cinnabar {
 
-struct QuicksilverEnergyOptions : TrainingOptions {
-  MatchingOptions matching;     ///< the energy: its metric, sigma and similarity
-  double velocity = 0.0;        ///< W below; above 0 the volumes need momenta, and none are exchanged
-  std::int64_t stride = 14;     ///< largest distance of neighbouring patches, in voxels
-  std::int64_t batch_size = 1;  ///< pairs, which may have grids of different extents
-  PairDrawOptions draws;
+struct QuicksilverEnergyOptions : PairTrainingOptions {
+  MatchingOptions matching;  ///< the energy: its metric, sigma and similarity
+  double velocity = 0.0;     ///< W below; above 0 the volumes need momenta, and none are exchanged
+  std::int64_t stride = 14;  ///< largest distance of neighbouring patches, in voxels
 };
 
 /// The training of a Quicksilver network by what its momenta are for: whole pairs are predicted as they will
@@ -27,7 +22,7 @@ struct QuicksilverEnergyOptions : TrainingOptions {
 /// from coarse to fine. A draw lays its patches at distances of its own, two thirds of `stride` to all of it
 /// on each axis, so that borders of patches lie everywhere. A momentum that cannot be shot is shortened until
 /// it can. The loss of predicting zero is that of the identity.
-class QuicksilverEnergyTraining : public Training {
+class QuicksilverEnergyTraining : public PairTraining {
  public:
   /// Trains `network`, which must stay, on the device where it is. With `prediction`, which must stay there
   /// too, `network` is the correction network for it: it sees the target pulled back along the geodesic of
@@ -43,18 +38,14 @@ class QuicksilverEnergyTraining : public Training {
     int corrections = 0;  ///< before the one that is trained
   };
 
-  BatchLoss batch_loss(std::int64_t step) override;
-  std::optional<LossSums> measure(const std::function<bool()>& keep_going) override;
+  BatchLoss pair_loss(const Batch& images, std::optional<std::int64_t> draw) override;
 
-  View view_of(std::int64_t draw) const;
-  BatchLoss loss_of(const Batch& images, const View& view);
+  View view_of(std::optional<std::int64_t> draw) const;
   Variable predicted(Quicksilver& network, const ImagePair& pair, const Shape& stride) const;
   Variable momentum_of(const ImagePair& pair, const View& view);
 
   Quicksilver& network_;
   Quicksilver* prediction_;
-  PairDraws draws_;
-  std::optional<VolumeSet> validation_;
   QuicksilverEnergyOptions options_;
 };
 

@@ -1,38 +1,27 @@
 #pragma once
 
-#include <optional>
-
-#include "models/pair_draws.hpp"
-#include "models/training.hpp"
+#include "models/pair_training.hpp"
 #include "models/voxelmorph.hpp"
 
 namespace cinnabar {
 
-struct VoxelmorphTrainingOptions : TrainingOptions {
+struct VoxelmorphTrainingOptions : PairTrainingOptions {
   VoxelmorphLoss loss;
-  std::int64_t batch_size = 1;  ///< pairs, which may have grids of different extents
-  PairDrawOptions draws;
 };
 
-/// The training of a VoxelMorph network on whole pairs (PairDraws). The loss of the curve is voxelmorph_loss,
-/// a mean over pairs; that of predicting zero leaves the moving image as it is.
-class VoxelmorphTraining : public Training {
+/// The training of a VoxelMorph network on whole pairs. The loss of the curve is voxelmorph_loss, a mean over
+/// pairs; that of predicting zero leaves the moving image as it is.
+class VoxelmorphTraining : public PairTraining {
  public:
-  /// Trains `network`, which must stay, on the device where it is. Without `validation` nothing is validated
-  /// and the last weights are the best.
+  /// Trains `network`, which must stay, on the device where it is.
   VoxelmorphTraining(Voxelmorph& network, VolumeSet training, std::optional<VolumeSet> validation,
                      const VoxelmorphTrainingOptions& options);
 
  private:
-  BatchLoss batch_loss(std::int64_t step) override;
-  std::optional<LossSums> measure(const std::function<bool()>& keep_going) override;
-
-  BatchLoss loss_of(const ImagePair& pair);
+  BatchLoss pair_loss(const Batch& images, std::optional<std::int64_t> draw) override;
 
   Voxelmorph& network_;
-  PairDraws draws_;
-  std::optional<VolumeSet> validation_;
-  VoxelmorphTrainingOptions options_;
+  VoxelmorphLoss loss_;
 };
 
 }  // namespace cinnabar

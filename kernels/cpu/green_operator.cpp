@@ -71,7 +71,7 @@ template <class T>
 const Plans<T>& plans_for(const Grid& grid) {
   using F = Fftw<T>;
   static std::mutex mutex;
-  // Never destroyed, as threads may still transform at the end of the process.
+  // Never destroyed, so that the plans stay reachable to the end.
   static auto& cache = *new std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, Plans<T>>;
   const std::lock_guard lock(mutex);
   const auto key = std::make_tuple(grid.d, grid.h, grid.w);
