@@ -11,9 +11,9 @@
 #include "autograd/reduce.hpp"
 #include "models/quicksilver_prediction.hpp"
 #include "tests/devices.hpp"
-#include "tests/scratch_folder.hpp"
 #include "tests/tensors.hpp"
 #include "tests/threads.hpp"
+#include "tests/training_steps.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -58,12 +58,6 @@ QuicksilverEnergyOptions small_training() {
   options.draws = {false, false, 7};
   options.learning_rate = 5e-3;
   return options;
-}
-
-void go_on(Training& training, std::int64_t until) {
-  while (training.validation_due() || training.step() < until) {
-    training.validation_due() ? static_cast<void>(training.validate()) : training.advance();
-  }
 }
 
 TEST(QuicksilverEnergyTraining, LearnsAShiftOfImagesItNeverSaw) {
@@ -146,11 +140,6 @@ TEST_P(QuicksilverEnergyTrainingOn, GoesOnWithTheSameBits) {
   options.epochs = 2;
   const Shape small{5, 6, 8};
   const VolumeSet pairs = shifted_balls(1, 2, small), one = shifted_balls(9, 1, small);
-  const auto bytes_of = [](Training& training) {
-    const ScratchFolder folder;
-    save_safetensors(folder / "state.safetensors", training.state());
-    return read_bytes(folder / "state.safetensors");
-  };
   Quicksilver network(small_network()), other(small_network(9));
   network.to(device());
   other.to(device());

@@ -10,9 +10,9 @@
 #include "models/quicksilver_correction.hpp"
 #include "models/quicksilver_prediction.hpp"
 #include "tests/devices.hpp"
-#include "tests/scratch_folder.hpp"
 #include "tests/tensors.hpp"
 #include "tests/threads.hpp"
+#include "tests/training_steps.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -68,22 +68,6 @@ QuicksilverTrainingOptions rich_training() {
   options.epochs = 0.5;
   options.validation_steps = 2;
   return options;
-}
-
-void go_on(QuicksilverTraining& training, std::int64_t until) {
-  while (training.validation_due() || training.step() < until) {
-    if (training.validation_due()) {
-      training.validate();
-    } else {
-      training.advance();
-    }
-  }
-}
-
-std::string bytes_of(QuicksilverTraining& training) {
-  const ScratchFolder folder;
-  save_safetensors(folder / "state.safetensors", training.state());
-  return read_bytes(folder / "state.safetensors");
 }
 
 void fill_weights(Quicksilver& network, double value) {

@@ -18,6 +18,7 @@
 #include "tests/scratch_folder.hpp"
 #include "tests/tensors.hpp"
 #include "tests/threads.hpp"
+#include "tests/training_steps.hpp"
 
 namespace cinnabar::testing {
 namespace {
@@ -183,16 +184,6 @@ VoxelmorphTrainingOptions quick_training() {
   return options;
 }
 
-void go_on(Training& training, std::int64_t until) {
-  while (training.validation_due() || training.step() < until) {
-    if (training.validation_due()) {
-      training.validate();
-    } else {
-      training.advance();
-    }
-  }
-}
-
 TEST(VoxelmorphTraining, RecoversAShiftOfImagesItNeverSaw) {
   Voxelmorph network({.features = 4, .levels = 3, .seed = 1});
   VoxelmorphTraining training(network, shifted_pairs(1, 4), shifted_pairs(50, 2), quick_training());
@@ -237,11 +228,6 @@ TEST_P(VoxelmorphTrainingOn, GoesOnWithTheSameBits) {
   options.moving_average = 0.9;
   options.validation_steps = 2;
   options.epochs = 2;
-  const auto bytes_of = [](Training& training) {
-    const ScratchFolder folder;
-    save_safetensors(folder / "state.safetensors", training.state());
-    return read_bytes(folder / "state.safetensors");
-  };
   Voxelmorph network(kTiny);
   network.to(device());
   VoxelmorphTraining whole(network, shifted_pairs(1, 3), shifted_pairs(9, 1), options);
