@@ -34,10 +34,6 @@ struct RegisterArguments {
   RegistrationOptions options;
 };
 
-Similarity parse_similarity(const std::string& name) {
-  return name == "ncc" ? Similarity::ncc : name == "lncc" ? Similarity::lncc : Similarity::ssd;
-}
-
 AffineModel parse_affine(const std::string& name) {
   return name == "none" ? AffineModel::none : name == "rigid" ? AffineModel::rigid : AffineModel::affine;
 }
@@ -50,7 +46,7 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
   if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
   if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
   options.levels = parse_levels({arguments.iterations, arguments.shrink, arguments.smoothing});
-  options.matching.similarity = parse_similarity(arguments.similarity);
+  options.matching.similarity = similarity_named(arguments.similarity);
   options.affine.model = parse_affine(arguments.affine);
   options.affine.device = device;
   options.preparation.device = device;

@@ -51,6 +51,25 @@ double least(const Variable& determinant) {
 
 }  // namespace
 
+std::string name_of(Similarity similarity) {
+  switch (similarity) {
+    case Similarity::ssd:
+      return "ssd";
+    case Similarity::ncc:
+      return "ncc";
+    case Similarity::lncc:
+      return "lncc";
+  }
+  fail("name_of", "unknown similarity");
+}
+
+Similarity similarity_named(const std::string& name) {
+  for (const Similarity similarity : {Similarity::ssd, Similarity::ncc, Similarity::lncc}) {
+    if (name == name_of(similarity)) return similarity;
+  }
+  fail_input("there is no such similarity: choose ssd, ncc or lncc");
+}
+
 Variable matching_data(const Variable& warped, const ImagePair& pair, const MatchingOptions& options) {
   const Variable fixed(pair.fixed);
   const double weight = 0.5 / (options.sigma * options.sigma);

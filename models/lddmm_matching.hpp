@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "models/lbfgs.hpp"
@@ -9,6 +10,10 @@
 namespace cinnabar {
 
 enum class Similarity { ssd, ncc, lncc };
+
+/// "ssd", "ncc" or "lncc", and back; anything else throws InputError.
+std::string name_of(Similarity similarity);
+Similarity similarity_named(const std::string& name);
 
 /// The energy E(m0) = 1/2 <m0, K m0> + data(I0 o psi(1), I1) + folding.
 struct MatchingOptions {

@@ -101,25 +101,6 @@ LoadedVoxelmorph build(VoxelmorphDescription description, const SafeTensors& con
 
 }  // namespace
 
-std::string name_of(Similarity similarity) {
-  switch (similarity) {
-    case Similarity::ssd:
-      return "ssd";
-    case Similarity::ncc:
-      return "ncc";
-    case Similarity::lncc:
-      return "lncc";
-  }
-  fail("name_of", "unknown similarity");
-}
-
-Similarity similarity_named(const std::string& name) {
-  for (const Similarity similarity : {Similarity::ssd, Similarity::ncc, Similarity::lncc}) {
-    if (name == name_of(similarity)) return similarity;
-  }
-  fail_input("the similarity is ", shown(name), ", not ssd, ncc or lncc");
-}
-
 void save_voxelmorph(const std::filesystem::path& path, const Voxelmorph& network,
                      const VoxelmorphDescription& description) {
   SafeTensors content = network.state();

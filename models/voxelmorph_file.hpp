@@ -37,8 +37,4 @@ LoadedVoxelmorph load_voxelmorph(const std::filesystem::path& path);
 /// Whether the file is a safetensors file that says it holds such a network. False for what cannot be read.
 bool is_voxelmorph_file(const std::filesystem::path& path);
 
-/// "ssd", "ncc" or "lncc", and back; nothing else throws InputError.
-std::string name_of(Similarity similarity);
-Similarity similarity_named(const std::string& name);
-
 }  // namespace cinnabar
