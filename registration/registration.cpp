@@ -142,7 +142,7 @@ void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
 MatchingOptions default_matching() {
   MatchingOptions options;
   set_matching_scale(options, 1.0);
-  options.shooting.time_steps = 3;
+  options.shooting.time_steps = 2;
   return options;
 }
 
