@@ -90,13 +90,13 @@ void steps_50_1d(benchmark::State& state, Device device) {
 void steps_50_2d(benchmark::State& state, Device device) {
   forward(state, device, 2, 125316, 1, kSteps50);
 }
+void steps_50_2d_batch_16(benchmark::State& state, Device device) {
+  forward(state, device, 2, 125316, 16, kSteps50);
+}
 void steps_50_3d(benchmark::State& state, Device device) {
   forward(state, device, 3, 262144, 1, kSteps50);
 }
 CINNABAR_RIVAL(cpab_forward_1d, steps_50_1d, 20);
-void steps_50_2d_batch_16(benchmark::State& state, Device device) {
-  forward(state, device, 2, 125316, 16, kSteps50);
-}
 CINNABAR_RIVAL(cpab_forward_2d, steps_50_2d, 4, 12, 30);
 CINNABAR_RIVAL(cpab_forward_2d_batch_16, steps_50_2d_batch_16, 12);
 CINNABAR_RIVAL(cpab_forward_3d, steps_50_3d, 2, 4, 8);
@@ -121,11 +121,11 @@ CINNABAR_BENCH(cpab_backward_2d_4096_points, 12);
 void steps_50_backward_2d(benchmark::State& state, Device device) {
   backward(state, device, 2, 125316, 1, kSteps50);
 }
-void steps_50_backward_3d(benchmark::State& state, Device device) {
-  backward(state, device, 3, 262144, 1, kSteps50);
-}
 void steps_50_backward_2d_batch_16(benchmark::State& state, Device device) {
   backward(state, device, 2, 125316, 16, kSteps50);
+}
+void steps_50_backward_3d(benchmark::State& state, Device device) {
+  backward(state, device, 3, 262144, 1, kSteps50);
 }
 CINNABAR_RIVAL(cpab_backward_2d, steps_50_backward_2d, 4, 12, 30);
 CINNABAR_RIVAL(cpab_backward_2d_batch_16, steps_50_backward_2d_batch_16, 12);
