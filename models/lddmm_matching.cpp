@@ -67,7 +67,7 @@ Similarity similarity_named(const std::string& name) {
   for (const Similarity similarity : {Similarity::ssd, Similarity::ncc, Similarity::lncc}) {
     if (name == name_of(similarity)) return similarity;
   }
-  fail_input("there is no such similarity: choose ssd, ncc or lncc");
+  fail_input("the similarity is not ssd, ncc or lncc");
 }
 
 Variable matching_data(const Variable& warped, const ImagePair& pair, const MatchingOptions& options) {
