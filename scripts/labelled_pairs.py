@@ -21,6 +21,10 @@ def add_arguments(parser):
     parser.add_argument("--threads", type=int, default=0, help="of each run (0: all)")
 
 
+def chosen_pairs(args):
+    return args.pairs or PAIRS[args.set]
+
+
 def run(args, *command):
     """What the program prints."""
     words = [str(word) for word in (args.cinnabar, *command)]
