@@ -3,9 +3,9 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <utility>
 
+#include "engine/block_cache.hpp"
 #include "engine/error.hpp"
 
 #ifdef CINNABAR_HAS_CUDA
@@ -17,7 +17,11 @@ namespace cinnabar {
 
 namespace {
 
-constexpr std::align_val_t kCpuAlignment{64};
+/// Not destroyed at exit, where tensors with static lifetime may still be freed.
+BlockCache& cpu_blocks() {
+  static BlockCache& blocks = *new BlockCache;
+  return blocks;
+}
 
 struct Counters {
   std::atomic<std::int64_t> blocks{0};
@@ -71,13 +75,12 @@ void* allocate_cuda(std::size_t bytes, Device device) {
 
 Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
   require_device(device);
-  const std::size_t at_least_one = bytes == 0 ? 1 : bytes;
   if (device.is_cpu()) {
-    data_ = ::operator new(at_least_one, kCpuAlignment, std::nothrow);
+    data_ = cpu_blocks().take(bytes);
     CINNABAR_CHECK(data_ != nullptr, "storage", "out of memory: asked for ", bytes, " bytes");
   }
 #ifdef CINNABAR_HAS_CUDA
-  if (device.is_cuda()) data_ = allocate_cuda(at_least_one, device);
+  if (device.is_cuda()) data_ = allocate_cuda(bytes == 0 ? 1 : bytes, device);
 #endif
   counters(device.type).add(static_cast<std::int64_t>(bytes));
 }
@@ -89,7 +92,7 @@ Storage::Storage(void* data, std::size_t bytes, std::shared_ptr<const void> owne
 
 Storage::~Storage() {
   if (owner_ != nullptr) return;
-  if (device_.is_cpu()) ::operator delete(data_, kCpuAlignment);
+  if (device_.is_cpu()) cpu_blocks().give(data_, bytes_);
 #ifdef CINNABAR_HAS_CUDA
   // Errors are dropped here: at process exit the runtime may already be gone.
   if (device_.is_cuda()) cudaFreeAsync(data_, static_cast<cudaStream_t>(current_stream(device_)));
@@ -100,6 +103,10 @@ Storage::~Storage() {
 MemoryUse memory_use(DeviceType type) {
   const Counters& now = counters(type);
   return {now.blocks.load(), now.bytes.load(), now.peak.load()};
+}
+
+void release_cached_memory() {
+  cpu_blocks().release();
 }
 
 void reset_peak_memory(DeviceType type) {

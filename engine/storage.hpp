@@ -8,8 +8,9 @@
 
 namespace cinnabar {
 
-/// A block of memory on one device, freed with its last owner. CPU blocks are 64-byte aligned; CUDA blocks
-/// come from the device's stream-ordered pool on the current stream.
+/// A block of memory on one device, given back with its last owner. CPU blocks are 64-byte aligned, and large
+/// ones are kept for the next (engine/block_cache.hpp); CUDA blocks come from the device's stream-ordered
+/// pool on the current stream.
 class Storage {
  public:
   Storage(std::size_t bytes, Device device);
@@ -39,6 +40,8 @@ struct MemoryUse {
 };
 MemoryUse memory_use(DeviceType type);
 void reset_peak_memory(DeviceType type);
+/// Frees the host memory that is kept for further blocks.
+void release_cached_memory();
 
 /// Copies bytes between any two devices; ordered on the current stream, complete on return when either end is
 /// the CPU.
