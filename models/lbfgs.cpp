@@ -110,7 +110,11 @@ double interpolate(const Trial& a, const Trial& b) {
 class LineSearch {
  public:
   LineSearch(const LbfgsProblem& problem, const LbfgsOptions& options, Trial origin, Tensor direction)
-      : problem_(problem), options_(options), origin_(std::move(origin)), direction_(std::move(direction)) {
+      : problem_(problem),
+        options_(options),
+        origin_(std::move(origin)),
+        origin_squared_(inner(origin_.gradient, origin_.gradient)),
+        direction_(std::move(direction)) {
     origin_.step = 0.0;  // it may be the end of an earlier search
   }
 
@@ -118,7 +122,7 @@ class LineSearch {
   std::optional<Trial> run(double first_step) {
     Trial previous = origin_;
     double step = first_step;
-    while (evaluations_ < options_.max_search_evaluations) {
+    while (evaluations_ < limit()) {
       Trial trial = evaluate(step);
       if (!lowers_enough(trial) || (evaluations_ > 1 && trial.value >= previous.value) ||
           !take_slope(trial)) {
@@ -137,7 +141,7 @@ class LineSearch {
  private:
   /// Narrows a bracket whose `low` end has the smaller value and a gradient.
   std::optional<Trial> zoom(Trial low, Trial high) {
-    while (evaluations_ < options_.max_search_evaluations) {
+    while (evaluations_ < limit()) {
       // In front of infeasible points a decrease is enough: a flat slope may lie beyond them.
       if (low.step > 0.0 && !std::isfinite(high.value)) return low;
       Trial trial = evaluate(interpolate(low, high));
@@ -164,13 +168,15 @@ class LineSearch {
     return trial;
   }
 
-  /// Takes the gradient at a trial. False, with the trial made infeasible, where its slope grew out of all
-  /// proportion: the objective is chaotic there (a flow its time steps no longer resolve), and no
-  /// quasi-Newton step would ever lead away from it.
+  /// Takes the gradient at a trial. False, with the trial made infeasible, where the gradient or its slope
+  /// grew out of all proportion: the objective is chaotic there (a flow its time steps no longer resolve),
+  /// and no quasi-Newton step would ever lead away from it.
   bool take_slope(Trial& trial) {
     trial.gradient = pending_gradient_();
     trial.slope = inner(trial.gradient, direction_);
-    if (!(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope))) {
+    const double growth = std::sqrt(inner(trial.gradient, trial.gradient) / origin_squared_);
+    if (!(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope)) ||
+        !(growth <= options_.largest_gradient_growth)) {
       trial.value = std::numeric_limits<double>::infinity();
       return false;
     }
@@ -184,6 +190,9 @@ class LineSearch {
   bool flat_enough(const Trial& trial) const {
     return std::abs(trial.slope) <= options_.curvature * std::abs(origin_.slope);
   }
+  int limit() const {
+    return best_.value < origin_.value ? options_.max_refining_evaluations : options_.max_search_evaluations;
+  }
   std::optional<Trial> best() const {
     if (best_.value < origin_.value) return best_;
     return std::nullopt;
@@ -192,6 +201,7 @@ class LineSearch {
   const LbfgsProblem& problem_;
   const LbfgsOptions& options_;
   Trial origin_;
+  double origin_squared_;  ///< its gradient's squared length
   Tensor direction_;
   Trial best_;
   std::function<Tensor()> pending_gradient_;

@@ -34,15 +34,18 @@ struct LbfgsProgress {
 
 struct LbfgsOptions {
   int max_iterations = 100;
-  int history = 5;
+  int history = 10;
   /// Stop when the value fell by less than this share over `decrease_window` iterations.
   double relative_decrease = 1e-3;
   int decrease_window = 3;
-  int max_search_evaluations = 12;
+  int max_search_evaluations = 12;    ///< of a line search that has found no lower value
+  int max_refining_evaluations = 6;   ///< of one that has
   double sufficient_decrease = 1e-4;  ///< c1 of the strong Wolfe conditions
   double curvature = 0.9;             ///< c2 of the strong Wolfe conditions
   /// A trial whose slope is that many times the search's first one counts as infeasible.
   double largest_slope_growth = 20.0;
+  /// So does one whose gradient is that many times as long as the search's first one.
+  double largest_gradient_growth = 3.0;
 };
 
 struct LbfgsProblem {

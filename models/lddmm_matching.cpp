@@ -132,7 +132,7 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
     return {std::numeric_limits<double>::infinity(), {}};
   };
   FluidOperator metric = shooting.fluid;
-  metric.gamma = std::max(metric.gamma, metric.alpha);
+  metric.gamma = std::max(metric.gamma, 0.25 * metric.alpha);
   problem.precondition = [&](const Tensor& gradient) {
     const NoGrad quiet;
     return sharpen(Variable(gradient), metric, shooting.padding).value();

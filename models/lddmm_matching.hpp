@@ -89,8 +89,8 @@ DescentResult descend_fixed_step(const ImagePair& pair, const Tensor& start, con
                                  double step, int iterations);
 
 /// The default optimiser: L-BFGS whose initial inverse Hessian is L (the Hessian of the regularity is K) with
-/// gamma raised to alpha. L itself would give the finest detail its full step at once, before the large
-/// deformation is there, and drive geodesics into folds; this one favours no wavelength above six voxels.
+/// gamma raised to alpha / 4. L itself would give the finest detail its full step at once, before the large
+/// deformation is there, and drive geodesics into folds; this one favours no wavelength above twelve voxels.
 /// Points where the map folds or the flow diverges are infeasible. `observe` sees every accepted step.
 LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOptions& options,
                   const LbfgsOptions& lbfgs, const std::function<bool(const LbfgsProgress&)>& observe = {});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "autograd/affine_grid.hpp"
 #include "autograd/elementwise.hpp"
@@ -172,6 +173,8 @@ int refine(const AlignmentLevel& level, const Point& centre, AffineModel model, 
   LbfgsOptions lbfgs;
   lbfgs.max_iterations = options.iterations;
   lbfgs.history = 8;
+  lbfgs.max_refining_evaluations = lbfgs.max_search_evaluations;
+  lbfgs.largest_gradient_growth = std::numeric_limits<double>::infinity();
   lbfgs.relative_decrease = 1e-4;
   const Tensor start = Tensor::zeros({model == AffineModel::rigid ? 6 : 12}, DType::f32, options.device);
   const LbfgsResult result = minimise_lbfgs(start, problem, lbfgs);

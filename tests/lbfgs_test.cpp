@@ -84,6 +84,28 @@ TEST(Lbfgs, LeavesOutPointsWhoseGradientExploded) {
   EXPECT_EQ(found.point.data<double>()[0], 0.5);
 }
 
+// The same where the gradient explodes across the search, which its slope does not show: y has no part in the
+// value, and the gradient beyond 0.7 pulls along it.
+TEST(Lbfgs, LeavesOutPointsWhoseGradientExplodedAcrossTheSearch) {
+  for (const bool limited : {true, false}) {
+    LbfgsProblem problem;
+    problem.evaluate = [](const Tensor& point) -> Evaluation {
+      const double x = point.data<double>()[0];
+      const double across = x > 0.7 ? 10.0 : 0.0;
+      return {-x, [across] { return Tensor::from<double>({-1.0, across}, {2}); }};
+    };
+    LbfgsOptions options = patient();
+    options.max_iterations = 1;
+    if (!limited) options.largest_gradient_growth = std::numeric_limits<double>::infinity();
+    const LbfgsResult found = minimise_lbfgs(Tensor::from<double>({0.0, 0.0}, {2}), problem, options);
+    if (limited) {
+      EXPECT_EQ(found.point.data<double>()[0], 0.5);
+    } else {
+      EXPECT_GT(found.point.data<double>()[0], 0.7);
+    }
+  }
+}
+
 TEST(Lbfgs, APreconditionerThatIsTheInverseHessianNeedsOneStep) {
   LbfgsProblem problem;
   const std::vector<double> curvature{1.0, 1e4, 1e-3};
