@@ -20,7 +20,8 @@ constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) {
 
 /// The size that is allocated: blocks of sizes less than an eighth apart can take each other's place.
 std::size_t capacity(std::size_t bytes) {
-  return round_up(bytes, bytes < BlockCache::kSmallest ? kAlignment : std::bit_floor(bytes) / 8);
+  if (bytes < BlockCache::kSmallest) return std::max(round_up(bytes, kAlignment), kAlignment);
+  return round_up(bytes, std::bit_floor(bytes) / 8);
 }
 
 /// Memory of a capacity. Large blocks ask for huge pages, which spare most page faults and, where volumes are
@@ -39,7 +40,7 @@ void* allocate(std::size_t bytes) {
 
 void* BlockCache::take(std::size_t bytes) {
   if (bytes > std::numeric_limits<std::size_t>::max() / 2) return nullptr;
-  const std::size_t wanted = capacity(std::max<std::size_t>(bytes, 1));
+  const std::size_t wanted = capacity(bytes);
   if (!kKeeps || wanted < kSmallest) return allocate(wanted);
   const std::lock_guard lock(mutex_);
   void* block = nullptr;
@@ -66,7 +67,7 @@ void* BlockCache::take(std::size_t bytes) {
 }
 
 void BlockCache::give(void* block, std::size_t bytes) {
-  const std::size_t size = capacity(std::max<std::size_t>(bytes, 1));
+  const std::size_t size = capacity(bytes);
   if (!kKeeps || size < kSmallest) {
     std::free(block);
     return;

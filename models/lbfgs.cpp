@@ -84,6 +84,7 @@ struct Trial {
   double step = 0.0;
   double value = std::numeric_limits<double>::infinity();
   double slope = 0.0;
+  double squared_gradient = 0.0;
   Tensor point, gradient;
 };
 
@@ -110,11 +111,7 @@ double interpolate(const Trial& a, const Trial& b) {
 class LineSearch {
  public:
   LineSearch(const LbfgsProblem& problem, const LbfgsOptions& options, Trial origin, Tensor direction)
-      : problem_(problem),
-        options_(options),
-        origin_(std::move(origin)),
-        origin_squared_(inner(origin_.gradient, origin_.gradient)),
-        direction_(std::move(direction)) {
+      : problem_(problem), options_(options), origin_(std::move(origin)), direction_(std::move(direction)) {
     origin_.step = 0.0;  // it may be the end of an earlier search
   }
 
@@ -174,7 +171,8 @@ class LineSearch {
   bool take_slope(Trial& trial) {
     trial.gradient = pending_gradient_();
     trial.slope = inner(trial.gradient, direction_);
-    const double growth = std::sqrt(inner(trial.gradient, trial.gradient) / origin_squared_);
+    trial.squared_gradient = inner(trial.gradient, trial.gradient);
+    const double growth = std::sqrt(trial.squared_gradient / origin_.squared_gradient);
     if (!(std::abs(trial.slope) <= options_.largest_slope_growth * std::abs(origin_.slope)) ||
         !(growth <= options_.largest_gradient_growth)) {
       trial.value = std::numeric_limits<double>::infinity();
@@ -190,18 +188,18 @@ class LineSearch {
   bool flat_enough(const Trial& trial) const {
     return std::abs(trial.slope) <= options_.curvature * std::abs(origin_.slope);
   }
+  bool found_lower() const { return best_.value < origin_.value; }
   int limit() const {
-    return best_.value < origin_.value ? options_.max_refining_evaluations : options_.max_search_evaluations;
+    return found_lower() ? options_.max_refining_evaluations : options_.max_search_evaluations;
   }
   std::optional<Trial> best() const {
-    if (best_.value < origin_.value) return best_;
+    if (found_lower()) return best_;
     return std::nullopt;
   }
 
   const LbfgsProblem& problem_;
   const LbfgsOptions& options_;
   Trial origin_;
-  double origin_squared_;  ///< its gradient's squared length
   Tensor direction_;
   Trial best_;
   std::function<Tensor()> pending_gradient_;
@@ -241,15 +239,18 @@ LbfgsResult minimise_lbfgs(const Tensor& start, const Evaluation& first, const L
                            const LbfgsOptions& options) {
   LbfgsResult result;
   CINNABAR_CHECK(std::isfinite(first.value), "lbfgs", "the starting point is infeasible");
-  Trial now{0.0, first.value, 0.0, start, Tensor()};
-  if (options.max_iterations > 0) now.gradient = first.gradient();
+  Trial now{.value = first.value, .point = start, .gradient = {}};
+  if (options.max_iterations > 0) {
+    now.gradient = first.gradient();
+    now.squared_gradient = inner(now.gradient, now.gradient);
+  }
   result.evaluations = 1;
   result.first_value = now.value;
   std::vector<double> values{now.value};
   InverseHessian inverse_hessian(problem, options.history);
 
   for (; result.iterations < options.max_iterations; ++result.iterations) {
-    if (inner(now.gradient, now.gradient) == 0.0) {
+    if (now.squared_gradient == 0.0) {
       result.reason = StopReason::zero_gradient;
       break;
     }

@@ -173,6 +173,7 @@ int refine(const AlignmentLevel& level, const Point& centre, AffineModel model, 
   LbfgsOptions lbfgs;
   lbfgs.max_iterations = options.iterations;
   lbfgs.history = 8;
+  // The objective is smooth in a pose: no guard against geodesics that collide.
   lbfgs.max_refining_evaluations = lbfgs.max_search_evaluations;
   lbfgs.largest_gradient_growth = std::numeric_limits<double>::infinity();
   lbfgs.relative_decrease = 1e-4;
