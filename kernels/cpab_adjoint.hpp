@@ -1,9 +1,8 @@
 #pragma once
 
 // Walks run backwards, for CPU and CUDA. `adjoint` is the gradient with respect to the point, in cell units,
-// and goes from the end of each move to its start; a Sink receives what the gradient of the cells gains:
-// `add_step(cell, g)` for a whole step (with respect to the record's S), `add_map(cell, g)` for a part of
-// one.
+// and goes from the end of each move to its start; a Sink's `add(cell, gain)` receives what the gradient of a
+// cell gains: of its record's S in the stepping scheme, else of its map.
 //
 // The moves are kept in segments of kSegment; of earlier segments only the state at their start, from which
 // they are walked again.
@@ -33,13 +32,13 @@ CINNABAR_HD void cpab_pull_back(const T* map, const T* change, T scale, T* adjoi
   for (int k = 0; k < D; ++k) {
     sum[k] = map[k] * change[0];
     CINNABAR_UNROLL
-    for (int r = 1; r < D; ++r) sum[k] += map[r * (D + 1) + k] * change[r];
+    for (int r = 1; r < D; ++r) sum[k] = cpab_multiply_add(map[r * (D + 1) + k], change[r], sum[k]);
   }
   CINNABAR_UNROLL
-  for (int k = 0; k < D; ++k) adjoint[k] += scale * sum[k];
+  for (int k = 0; k < D; ++k) adjoint[k] = cpab_multiply_add(scale, sum[k], adjoint[k]);
 }
 
-/// A part of a step: the adjoint of cpab_series, term by term from the last one.
+/// A move in 2-D or 3-D: the adjoint of cpab_series, term by term from the last one.
 template <class T, int D>
 CINNABAR_HD void cpab_undo_series(const T* map, const CpabMove<T, D>& move, T* adjoint, T* gain) {
   constexpr int kTerms = CpabLimits<T>::kTerms;
@@ -50,12 +49,15 @@ CINNABAR_HD void cpab_undo_series(const T* map, const CpabMove<T, D>& move, T* a
   for (int a = 0; a < D; ++a) change[a] = adjoint[a];
   CINNABAR_UNROLL
   for (int i = 0; i < D * (D + 1); ++i) gain[i] = T(0);
+  CINNABAR_UNROLL
   for (int k = kTerms - 1; k > 0; --k) {
-    const T scale = move.time / static_cast<T>(k + 1);
+    const T scale = move.time * (T(1) / static_cast<T>(k + 1));
     CINNABAR_UNROLL
     for (int r = 0; r < D; ++r) {
+      const T weight = scale * change[r];
       CINNABAR_UNROLL
-      for (int c = 0; c < D; ++c) gain[r * (D + 1) + c] += scale * change[r] * term[k - 1][c];
+      for (int c = 0; c < D; ++c)
+        gain[r * (D + 1) + c] = cpab_multiply_add(weight, term[k - 1][c], gain[r * (D + 1) + c]);
     }
     T before[D];
     CINNABAR_UNROLL
@@ -67,7 +69,8 @@ CINNABAR_HD void cpab_undo_series(const T* map, const CpabMove<T, D>& move, T* a
   CINNABAR_UNROLL
   for (int r = 0; r < D; ++r) {
     CINNABAR_UNROLL
-    for (int c = 0; c < D; ++c) gain[r * (D + 1) + c] += move.time * change[r] * move.u[c];
+    for (int c = 0; c < D; ++c)
+      gain[r * (D + 1) + c] = cpab_multiply_add(move.time * change[r], move.u[c], gain[r * (D + 1) + c]);
     gain[r * (D + 1) + D] = move.time * change[r];
   }
   cpab_pull_back<T, D>(map, change, move.time, adjoint);
@@ -85,17 +88,21 @@ CINNABAR_HD void cpab_undo_line(const T* map, const CpabMove<T, 1>& move, T* adj
   *adjoint *= std::exp(z);
 }
 
-/// The face at the end of a move. Where the velocity jumps there by j, a change dx of the point changes the
-/// time of the exit by -n dx / (n v) and what follows by that times j; without a jump nothing changes.
+/// The face at the end of a move; the next one starts at `start` in its own box. Where the velocity jumps
+/// there by j, a change dx of the point changes the time of the exit by -n dx / (n v) and what follows by
+/// that times j; without a jump nothing changes.
 template <class T, int D>
-CINNABAR_HD void cpab_undo_crossing(const T* map_before, const T* end, const T* map_after, const T* start,
-                                    int crossing, T* adjoint) {
+CINNABAR_HD void cpab_undo_crossing(const T* map_before, const T* map_after, const T* start,
+                                    std::int32_t crossing, T* adjoint) {
+  T normal[D];
+  T end[D];
+  cpab_unpack_crossing<T, D>(crossing, normal, end);
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) end[a] += start[a];
   T before[D];
   T after[D];
   cpab_apply<T, D>(map_before, end, before);
   cpab_apply<T, D>(map_after, start, after);
-  T normal[D];
-  cpab_unpack_normal<T, D>(crossing, normal);
   T jump = T(0);
   T scale = T(0);
   T through = T(0);
@@ -117,30 +124,11 @@ CINNABAR_HD void cpab_undo_crossing(const T* map_before, const T* end, const T* 
   for (int a = 0; a < D; ++a) adjoint[a] -= normal[a] * (along / through);
 }
 
-/// Where a move ends, in the box of its own cell.
-template <class T, int D, bool kClosedForm>
-CINNABAR_HD void cpab_end_of(const T* map, const CpabMove<T, D>& move, T* end) {
-  CINNABAR_UNROLL
-  for (int a = 0; a < D; ++a) end[a] = move.u[a];
-  if constexpr (kClosedForm) {
-    T velocity;
-    cpab_apply<T, 1>(map, move.u, &velocity);
-    *end += velocity * move.time * cpab_expm1_ratio(map[0] * move.time);
-  } else {
-    T term[CpabLimits<T>::kTerms][D];
-    cpab_series<T, D>(map, move.u, move.time, term);
-    for (int k = CpabLimits<T>::kTerms - 1; k >= 0; --k) {
-      CINNABAR_UNROLL
-      for (int a = 0; a < D; ++a) end[a] += term[k][a];
-    }
-  }
-}
-
 template <class Walk>
 struct CpabSegments;  // how many moves the gradient can take: kSegment * kSegments
 template <class T, int D>
 struct CpabSegments<CpabExactWalk<T, D>> {
-  static constexpr int kSegments = 32;  // 511 exits, 512 whole steps, and the end of the time
+  static constexpr int kSegments = 32;  // 511 exits and 512 shortest pieces, and the end
 };
 template <class T>
 struct CpabSegments<CpabLineWalk<T>> {
@@ -156,35 +144,34 @@ template <class Walk, class T, int D, class Field, class Sink>
 CINNABAR_HD void cpab_undo(const Field& field, const CpabMove<T, D>& move, std::int32_t next_cell,
                            const T* next_u, T* adjoint, Sink& sink) {
   T gain[D * (D + 1)];
-  if (move.whole != 0) {
-    T record[CpabRecord<D>::kSize];
-    field.load(move.cell, record);
+  T record[CpabRecord<D>::kSize];
+  field.load(move.cell, record);
+  if constexpr (Walk::kTabulated) {
     cpab_outer<T, D>(adjoint, move.u, gain);
     cpab_pull_back<T, D>(record, adjoint, T(1), adjoint);
-    sink.add_step(move.cell, gain);
-    return;
-  }
-  const T* map = field.map(move.cell);
-  if (move.crossing != 0 && next_cell >= 0) {
-    T end[D];
-    cpab_end_of<T, D, Walk::kClosedForm>(map, move, end);
-    cpab_undo_crossing<T, D>(map, end, field.map(next_cell), next_u, move.crossing, adjoint);
-  }
-  if constexpr (Walk::kClosedForm) {
-    cpab_undo_line<T>(map, move, adjoint, gain);
   } else {
-    cpab_undo_series<T, D>(map, move, adjoint, gain);
+    if (move.crossing != 0 && next_cell >= 0) {
+      T next_record[CpabRecord<D>::kSize];
+      field.load(next_cell, next_record);
+      cpab_undo_crossing<T, D>(record, next_record, next_u, move.crossing, adjoint);
+    }
+    if constexpr (D == 1) {
+      cpab_undo_line<T>(record, move, adjoint, gain);
+    } else {
+      cpab_undo_series<T, D>(record, move, adjoint, gain);
+    }
   }
-  sink.add_map(move.cell, gain);
+  sink.add(move.cell, gain);
 }
 
 /// Integral of the divergence along a walk.
 template <class T, int D, class Walk, class Field>
 CINNABAR_HD T cpab_walk_log_determinant(Walk& walk, const Field& field, const T* point) {
-  CpabMove<T, D> move;
+  CpabMove<T, D> move{};
   T sum = T(0);
   walk.start(field, point);
-  while (walk.next(field, move)) {
+  while (walk.going()) {
+    if (!walk.advance(field, move)) continue;
     const T* map = field.map(move.cell);
     T trace = map[0];
     CINNABAR_UNROLL
@@ -205,11 +192,14 @@ CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, 
   typename Walk::State saved[kSegments];
   CpabMove<T, D> tape[kSegment];
   walk.start(field, point);
+  saved[0] = walk.state;
   int moves = 0;
-  while (moves < kSegment * kSegments) {
-    if (moves % kSegment == 0) saved[moves / kSegment] = walk.state;
-    if (!walk.next(field, tape[moves % kSegment])) break;
+  CpabMove<T, D> move{};
+  while (walk.going() && moves < kSegment * kSegments) {
+    if (!walk.advance(field, move)) continue;
+    tape[moves % kSegment] = move;
     ++moves;
+    if (moves % kSegment == 0 && moves < kSegment * kSegments) saved[moves / kSegment] = walk.state;
   }
   T end[D];
   walk.finish(field.grid, end);
@@ -219,11 +209,15 @@ CINNABAR_HD void cpab_walk_back(Walk& walk, const Field& field, const T* point, 
   for (int last = moves; last > 0;) {
     const int first = (last - 1) / kSegment * kSegment;
     if (last < moves) {
-      walk.state = saved[first / kSegment];
-      for (int k = 0; k < kSegment; ++k) walk.next(field, tape[k]);
+      walk.resume(saved[first / kSegment]);
+      for (int k = 0; k < kSegment;) {
+        if (!walk.advance(field, move)) continue;
+        tape[k] = move;
+        ++k;
+      }
     }
     for (int k = last - first - 1; k >= 0; --k) {
-      const CpabMove<T, D> move = tape[k];
+      move = tape[k];
       cpab_undo<Walk, T, D>(field, move, next_cell, next_u, adjoint, sink);
       next_cell = move.cell;
       CINNABAR_UNROLL

@@ -22,6 +22,13 @@
 
 #include "engine/host_device.hpp"
 
+/// A function apart from its callers: rare, and to take none of their registers.
+#if defined(__CUDACC__)
+#define CINNABAR_HD_APART __host__ __device__ __noinline__
+#else
+#define CINNABAR_HD_APART [[gnu::noinline]] inline
+#endif
+
 namespace cinnabar {
 
 /// Boxes of a tessellation along x, y and z; 1 on the axes beyond `dims`.
@@ -62,6 +69,13 @@ CINNABAR_HD int cpab_apex(int parity, int type) {
   constexpr int kEven = 0x12740;  // types 1 to 4: (0,0,1), (1,1,1), (0,1,0), (1,0,0)
   constexpr int kOdd = 0x30650;   // the same turned about z
   return ((parity != 0 ? kOdd : kEven) >> (4 * type)) & 7;
+}
+
+/// The corner tetrahedron with that apex.
+CINNABAR_HD int cpab_type_of_apex(int parity, int apex) {
+  constexpr unsigned kEven = 0x20010340;
+  constexpr unsigned kOdd = 0x02104003;
+  return static_cast<int>((parity != 0 ? kOdd : kEven) >> (4 * apex) & 7U);
 }
 
 /// The face of a corner tetrahedron towards the central one: distances from the apex add up to 1.
@@ -115,7 +129,7 @@ CINNABAR_HD CpabFace<T, D> cpab_face(int parity, int type, int face) {
   }
 }
 
-/// What lies behind a face: a cell of the same box (`axis` -1), or the next box along an axis.
+/// What lies behind a face: a cell of the same box (`axis` -1), or of the next box along an axis.
 struct CpabNeighbour {
   int type;
   int axis;
@@ -127,12 +141,14 @@ CINNABAR_HD CpabNeighbour cpab_neighbour(int parity, int type, int face) {
   if constexpr (D == 1) {
     return {0, 0, face == 1 ? 1 : -1};
   } else if constexpr (D == 2) {
-    if (face == 2) return {0, 1 - type % 2, type == 1 || type == 2 ? 1 : -1};
+    if (face == 2) return {type ^ 2, 1 - type % 2, type == 1 || type == 2 ? 1 : -1};
     return {face == 0 ? type ^ 3 : type ^ 1, -1, 0};
   } else {
     if (type == 0) return {face + 1, -1, 0};
     if (face == 0) return {0, -1, 0};
-    return {0, face - 1, ((cpab_apex(parity, type) >> (face - 1)) & 1) != 0 ? 1 : -1};
+    const int apex = cpab_apex(parity, type);
+    const int bit = 1 << (face - 1);
+    return {cpab_type_of_apex(1 - parity, apex ^ bit), face - 1, (apex & bit) != 0 ? 1 : -1};
   }
 }
 
@@ -218,9 +234,14 @@ constexpr int kCpabFaces = 2 * D + 1;
 template <class T, int D>
 CINNABAR_HD CpabFace<T, D> cpab_face_at(const CpabPlace<D>& place, int face) {
   if (face > D) {
-    const int axis = face - D - 1;
-    CpabFace<T, D> plane = cpab_box_face<T, D>(axis, place.side[axis] < 0);
-    plane.offset = place.side[axis] > 0 ? T(-1) : T(0);
+    CpabFace<T, D> plane;
+    plane.offset = T(0);
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) {
+      const bool beside = face == D + 1 + a;
+      plane.normal[a] = !beside ? T(0) : place.side[a] < 0 ? T(-1) : T(1);
+      if (beside && place.side[a] > 0) plane.offset = T(-1);
+    }
     return plane;
   }
   CpabFace<T, D> own = cpab_face<T, D>(place.parity(), place.type, face);
@@ -232,42 +253,56 @@ CINNABAR_HD CpabFace<T, D> cpab_face_at(const CpabPlace<D>& place, int face) {
   return own;
 }
 
-/// Goes through a face: the new place, and the coordinates in its box. Beside the domain, where cells can
-/// shrink to planes, the new place is looked up a distance `beyond` behind the face.
 template <class T, int D>
-CINNABAR_HD void cpab_cross(const CpabGrid& grid, int face, T beyond, CpabPlace<D>& place, T* u) {
-  if (face <= D && place.inside()) {
-    const CpabNeighbour behind = cpab_neighbour<D>(place.parity(), place.type, face);
-    if (behind.axis < 0) {
-      place.type = behind.type;
-      return;
-    }
-    bool leaves = false;
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) {
-      const std::int32_t box = place.box[a] + (a == behind.axis ? behind.direction : 0);
-      leaves = leaves || box < 0 || box >= grid.boxes[a];
-    }
-    if (!leaves) {
-      CINNABAR_UNROLL
-      for (int a = 0; a < D; ++a) {
-        const int direction = a == behind.axis ? behind.direction : 0;
-        place.box[a] += direction;
-        u[a] -= static_cast<T>(direction);
-      }
-      place.type = cpab_clamped_type<T, D>(place.parity(), u);
-      return;
-    }
+struct CpabPoint {
+  T u[D];  ///< in the box of its place
+};
+
+/// A place, and a point's coordinates in its box.
+template <class T, int D>
+struct CpabArrival {
+  CpabPlace<D> place;
+  CpabPoint<T, D> point;
+};
+
+/// Goes from a cell of the domain through a face into another one; false, and nothing done, where the domain
+/// ends there.
+template <class T, int D>
+CINNABAR_HD bool cpab_cross(const CpabGrid& grid, int face, CpabPlace<D>& place, T* u) {
+  const CpabNeighbour behind = cpab_neighbour<D>(place.parity(), place.type, face);
+  std::int32_t direction[D];
+  bool leaves = false;
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) {
+    direction[a] = a == behind.axis ? behind.direction : 0;
+    const std::int32_t box = place.box[a] + direction[a];
+    leaves = leaves || box < 0 || box >= grid.boxes[a];
   }
-  const CpabFace<T, D> plane = cpab_face_at<T, D>(place, face);
+  if (leaves) return false;
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) {
+    place.box[a] += direction[a];
+    u[a] -= static_cast<T>(direction[a]);
+  }
+  place.type = behind.type;
+  return true;
+}
+
+/// Goes through a face out of the domain, into it, or beside it, where cells can shrink to planes: the new
+/// place is looked up a distance `beyond` behind the face.
+template <class T, int D>
+CINNABAR_HD_APART CpabArrival<T, D> cpab_cross_outside(CpabGrid grid, int face, T beyond,
+                                                       CpabArrival<T, D> from) {
+  const CpabFace<T, D> plane = cpab_face_at<T, D>(from.place, face);
   T s[D];
   T found[D];
   CINNABAR_UNROLL
-  for (int a = 0; a < D; ++a) s[a] = u[a] + static_cast<T>(place.box[a]) - plane.normal[a] * beyond;
+  for (int a = 0; a < D; ++a)
+    s[a] = from.point.u[a] + static_cast<T>(from.place.box[a]) - plane.normal[a] * beyond;
   const CpabPlace<D> next = cpab_locate<T, D>(grid, s, found);
   CINNABAR_UNROLL
-  for (int a = 0; a < D; ++a) u[a] += static_cast<T>(place.box[a] - next.box[a]);
-  place = next;
+  for (int a = 0; a < D; ++a) from.point.u[a] += static_cast<T>(from.place.box[a] - next.box[a]);
+  return {next, from.point};
 }
 
 /// Corner k = 0..D of a cell, in box coordinates.

@@ -1,7 +1,7 @@
 #pragma once
 
-// The exact flow in 2-D and 3-D, for CPU and CUDA: whole steps while the path certainly stays inside the
-// cell, else a Taylor series and the first root of its faces' polynomials.
+// The exact flow in 2-D and 3-D, for CPU and CUDA: Taylor series of the path, each as far as the path
+// certainly stays above all faces of its cell, or onto the face it leaves through.
 
 #include "kernels/cpab_record.hpp"
 
@@ -18,6 +18,7 @@ CINNABAR_HD void cpab_series(const T* map, const T* u, T time, T (&term)[CpabLim
     CINNABAR_UNROLL
     for (int c = 0; c < D; ++c) scaled[r][c] = map[r * (D + 1) + c] * time;
   }
+  CINNABAR_UNROLL
   for (int k = 1; k < CpabLimits<T>::kTerms; ++k) {
     CINNABAR_UNROLL
     for (int r = 0; r < D; ++r) {
@@ -27,6 +28,87 @@ CINNABAR_HD void cpab_series(const T* map, const T* u, T time, T (&term)[CpabLim
       term[k][r] = sum * (T(1) / static_cast<T>(k + 1));
     }
   }
+}
+
+/// target = L v, L the linear part of a map.
+template <class T, int D>
+CINNABAR_HD void cpab_apply_linear(const T* map, const T* v, T* target) {
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r) {
+    target[r] = map[r * (D + 1)] * v[0];
+    CINNABAR_UNROLL
+    for (int c = 1; c < D; ++c) target[r] = cpab_multiply_add(map[r * (D + 1) + c], v[c], target[r]);
+  }
+}
+
+/// The move over `time` of a point with velocity v and acceleration a = L v, by an even number of terms: the
+/// even and the odd terms of the series in powers of L^2 are two chains of half the length.
+template <int kTerms, class T, int D>
+CINNABAR_HD void cpab_shift(const T* map, const T* v, const T* a, T time, T* u) {
+  T scaled[D * D];  // (time L)^2
+  T even[D];
+  T odd[D];
+  CINNABAR_UNROLL
+  for (int c = 0; c < D; ++c) {
+    T column[D];
+    T product[D];
+    CINNABAR_UNROLL
+    for (int r = 0; r < D; ++r) column[r] = map[r * (D + 1) + c] * (time * time);
+    cpab_apply_linear<T, D>(map, column, product);
+    CINNABAR_UNROLL
+    for (int r = 0; r < D; ++r) scaled[r * D + c] = product[r];
+  }
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r) {
+    even[r] = v[r];
+    odd[r] = a[r];
+  }
+  CINNABAR_UNROLL
+  for (int k = kTerms - 2; k > 0; k -= 2) {
+    T next[2][D];
+    CINNABAR_UNROLL
+    for (int r = 0; r < D; ++r) {
+      T sum[2] = {scaled[r * D] * even[0], scaled[r * D] * odd[0]};
+      CINNABAR_UNROLL
+      for (int c = 1; c < D; ++c) {
+        sum[0] = cpab_multiply_add(scaled[r * D + c], even[c], sum[0]);
+        sum[1] = cpab_multiply_add(scaled[r * D + c], odd[c], sum[1]);
+      }
+      next[0][r] = cpab_multiply_add(sum[0], T(1) / static_cast<T>(k * (k + 1)), v[r]);
+      next[1][r] = cpab_multiply_add(sum[1], T(1) / static_cast<T>((k + 1) * (k + 2)), a[r]);
+    }
+    CINNABAR_UNROLL
+    for (int r = 0; r < D; ++r) {
+      even[r] = next[0][r];
+      odd[r] = next[1][r];
+    }
+  }
+  CINNABAR_UNROLL
+  for (int r = 0; r < D; ++r)
+    u[r] = cpab_multiply_add(cpab_multiply_add(odd[r], time * T(0.5), even[r]), time, u[r]);
+}
+
+#if defined(__CUDA_ARCH__)
+constexpr bool kCpabSkips = false;  // some lane of a warp needs what others could skip
+#else
+constexpr bool kCpabSkips = true;
+#endif
+
+/// A time in [0, limit] up to which a height over a face certainly does not fall below zero: the first root
+/// of height + fall t + (bend / 2) t^2, or `limit`, with height >= 0 and `bend` a lower bound of the second
+/// derivative up to `limit`.
+template <class T>
+CINNABAR_HD T cpab_safe_time(T height, T fall, T bend, T limit) {
+  const bool falls = fall < T(0);
+  if (kCpabSkips) {
+    const T slope = falls ? fall : T(0);
+    const T curve = bend < T(0) ? bend : T(0);
+    if (cpab_multiply_add(cpab_multiply_add(curve, limit * T(0.5), slope), limit, height) > T(0))
+      return limit;
+  }
+  const T root = cpab_rough_root(cpab_multiply_add(fall, fall, T(-2) * bend * height));  // NaN: turns round
+  const T time = cpab_rough_quotient(falls ? T(2) * height : root + fall, falls ? root - fall : -bend);
+  return time < limit && (falls || bend < T(0)) ? time : limit;
 }
 
 /// First theta in [0, limit) at which height + sum_k slope[k] theta^(k+1) falls below -tolerance, or `limit`.
@@ -66,16 +148,51 @@ CINNABAR_HD T cpab_first_exit(T height, const T (&slope)[CpabLimits<T>::kTerms],
   return theta;
 }
 
+template <class T>
+struct CpabExit {
+  T time;
+  int face;  ///< -1: none up to that time
+};
+
+template <class T, int D>
+struct CpabMap {
+  T map[D * (D + 1)];
+};
+
+/// The first exit of a point by all terms of its series over `time`; `exits` of the cell's record. For points
+/// beside the domain, and for paths that hardly move away from a face, along which safe times are short.
+template <class T, int D>
+CINNABAR_HD_APART CpabExit<T> cpab_find_exit(CpabMap<T, D> cell, CpabPlace<D> place, int exits,
+                                             CpabPoint<T, D> point, T time) {
+  T term[CpabLimits<T>::kTerms][D];
+  cpab_series<T, D>(cell.map, point.u, time, term);
+  CpabExit<T> exit{T(1), -1};
+  const bool inside = place.inside();
+  for (int number = 0; number < kCpabFaces<D>; ++number) {
+    bool present = number <= D && (!inside || (exits >> number & 1) != 0);
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) present = present || (number == D + 1 + a && place.side[a] != 0);
+    if (!present) continue;
+    const CpabFace<T, D> face = cpab_face_at<T, D>(place, number);
+    T slope[CpabLimits<T>::kTerms];
+    for (int k = 0; k < CpabLimits<T>::kTerms; ++k) slope[k] = face.along(term[k]);
+    const T found = cpab_first_exit<T>(face(point.u), slope, exit.time);
+    if (found < exit.time) exit = {found, number};
+  }
+  exit.time *= time;
+  return exit;
+}
+
 /// The exact flow in 2-D and 3-D.
 template <class T, int D>
 class CpabExactWalk {
  public:
-  static constexpr bool kClosedForm = false;
+  static constexpr bool kTabulated = false;
 
   struct State {
     CpabPlace<D> place;
     T u[D];
-    T remaining;
+    T remaining;  ///< after the piece that the walk is in
     std::int32_t exits;
   };
   State state;
@@ -88,6 +205,12 @@ class CpabExactWalk {
     state.place = cpab_locate<T, D>(field.grid, s, state.u);
     state.remaining = T(1);
     state.exits = 0;
+    rounds_ = kNewCell;
+  }
+  /// Goes on from a state between moves.
+  CINNABAR_HD void resume(const State& saved) {
+    state = saved;
+    rounds_ = kNewCell;
   }
 
   CINNABAR_HD void finish(const CpabGrid& grid, T* point) const {
@@ -97,40 +220,82 @@ class CpabExactWalk {
     }
   }
 
-  /// Makes the next move; false at the end of the time.
+  CINNABAR_HD bool going() const { return state.remaining > T(0) || rounds_ > 0; }
+
+  /// One round of a move: on to the nearest time at which a face might be reached. A move ends on a face, or
+  /// with its piece, the time over which one series holds.
   template <class Field>
-  CINNABAR_HD bool next(const Field& field, CpabMove<T, D>& move) {
-    if (!(state.remaining > T(0))) return false;
-    load(field);
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) move.u[a] = state.u[a];
-    move.cell = loaded_;
-    move.crossing = 0;
-    const T whole = record_[CpabRecord<D>::kTime];
+  CINNABAR_HD bool advance(const Field& field, CpabMove<T, D>& move) {
+    if (rounds_ <= 0) begin(field, move);
+    T velocity[D];
+    T acceleration[D];
+    cpab_apply<T, D>(record_, state.u, velocity);
+    cpab_apply_linear<T, D>(record_, velocity, acceleration);
+    CpabExit<T> exit{piece_, -1};
     const bool stops = state.exits < kCpabMostExits<D>;
-    T delta[D];
-    cpab_apply<T, D>(record_, state.u, delta);
-    move.whole = state.remaining >= whole ? 1 : 0;
-    if (move.whole == 0 || (stops && comes_near(delta))) {
-      part(field, stops, move);
+    const bool quick = state.place.inside() && rounds_ < kPatience;
+    if (stops && quick) {
+      find_safe_time(velocity, acceleration, exit);
+    } else if (stops) {
+      exit = find_exit();
     }
-    if (move.whole != 0) {
-      move.time = whole;
-      state.remaining -= whole;
-      CINNABAR_UNROLL
-      for (int a = 0; a < D; ++a) state.u[a] += delta[a];
+    if (kCpabSkips && record_[CpabRecord<D>::kNorm] * exit.time < T(0.25)) {
+      cpab_shift<CpabLimits<T>::kFewTerms, T, D>(record_, velocity, acceleration, exit.time, state.u);
+    } else {
+      cpab_shift<CpabLimits<T>::kTerms, T, D>(record_, velocity, acceleration, exit.time, state.u);
     }
-    if (!stops) look_up(field.grid);
+    move.time += exit.time;
+    piece_ -= exit.time;
+    ++rounds_;
+    if (exit.face >= 0) {
+      const T height = face(exit.face)(state.u);
+      if (quick && height > -CpabLimits<T>::kTolerance / 2) return false;
+      move.crossing = cpab_go_through<T, D>(field.grid, exit.face, state.place, state.u);
+      state.remaining += piece_;
+      ++state.exits;
+    } else if (!stops) {
+      look_up(field.grid);
+    }
+    rounds_ = exit.face < 0 && stops ? 0 : kNewCell;
     return true;
   }
 
  private:
+  static constexpr int kPatience = 8;
+  static constexpr int kNewCell = -1;
+
   template <class Field>
-  CINNABAR_HD void load(const Field& field) {
-    const std::int32_t cell = state.place.cell(field.grid);
-    if (cell == loaded_) return;
-    field.load(cell, record_);
-    loaded_ = cell;
+  CINNABAR_HD void begin(const Field& field, CpabMove<T, D>& move) {
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) move.u[a] = state.u[a];
+    move.cell = state.place.cell(field.grid);
+    move.time = T(0);
+    move.crossing = 0;
+    if (rounds_ == kNewCell) field.load(move.cell, record_);
+    rounds_ = 0;
+    const T norm = record_[CpabRecord<D>::kNorm];
+    constexpr T kShortest = static_cast<T>(kCpabShortest);
+    T longest = cpab_rough_quotient(T(1), norm);
+    longest = longest > kShortest ? longest : kShortest;
+    longest = longest < T(1) ? longest : T(1);
+    piece_ = state.remaining < longest ? state.remaining : longest;
+    state.remaining -= piece_;
+  }
+
+  /// Of a place in the domain.
+  CINNABAR_HD CpabFace<T, D> face(int number) const {
+    return cpab_face<T, D>(state.place.parity(), state.place.type, number);
+  }
+  CINNABAR_HD int exits() const { return static_cast<int>(record_[CpabRecord<D>::kExits]); }
+
+  CINNABAR_HD CpabExit<T> find_exit() const {
+    CpabMap<T, D> cell;
+    CpabPoint<T, D> point;
+    CINNABAR_UNROLL
+    for (int i = 0; i < D * (D + 1); ++i) cell.map[i] = record_[i];
+    CINNABAR_UNROLL
+    for (int a = 0; a < D; ++a) point.u[a] = state.u[a];
+    return cpab_find_exit<T, D>(cell, state.place, exits(), point, piece_);
   }
 
   CINNABAR_HD void look_up(const CpabGrid& grid) {
@@ -140,91 +305,44 @@ class CpabExactWalk {
     state.place = cpab_locate<T, D>(grid, s, state.u);
   }
 
-  /// Calls test(face number, face) for the faces that the point could leave through.
-  template <class Test>
-  CINNABAR_HD void for_exits(const Test& test) const {
-    const bool inside = state.place.inside();
-    const int exits = inside ? static_cast<int>(record_[CpabRecord<D>::kExits]) : (2 << D) - 1;
-    CINNABAR_UNROLL
-    for (int face = 0; face <= D; ++face) {
-      if (((exits >> face) & 1) != 0) test(face, cpab_face_at<T, D>(state.place, face));
-    }
-    if (inside) return;
+  /// Shortens exit.time to a time up to which the point certainly stays inside, and names the face that may
+  /// be reached then. The third derivative of the path's height at time t differs from the present one by at
+  /// most size (e^(n t) - 1) |L a| with n = |L| and a the acceleration. So the height stays above the
+  /// parabola whose second derivative is a third of the lowest third derivative, times the time, below the
+  /// present one.
+  CINNABAR_HD void find_safe_time(const T* velocity, const T* acceleration, CpabExit<T>& exit) const {
+    T jerk[D];
+    cpab_apply_linear<T, D>(record_, acceleration, jerk);
+    T largest = T(0);
     CINNABAR_UNROLL
     for (int a = 0; a < D; ++a) {
-      if (state.place.side[a] != 0) test(D + 1 + a, cpab_face_at<T, D>(state.place, D + 1 + a));
+      const T size = std::abs(jerk[a]);
+      largest = size > largest ? size : largest;
     }
-  }
-
-  /// Whether a whole step by `delta` could touch a face. With b the largest distance between path and chord
-  /// (cpab_bend), a path from height h to h' stays above h (1 - s) + h' s - 4 b s (1 - s), which is not
-  /// negative where sqrt(h) + sqrt(h') >= 2 sqrt(b); the test here asks for a little more.
-  CINNABAR_HD bool comes_near(const T* delta) const {
-    T reach = T(0);
+    const T x = record_[CpabRecord<D>::kNorm] * piece_;
+    const T slack = x * (T(1) + x + x * x) * largest * T(0.25);
+    const T limit = piece_;
+    const int leaving = exits();
     CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) reach = std::abs(delta[a]) > reach ? std::abs(delta[a]) : reach;
-    const T packed = record_[CpabRecord<D>::kExits];
-    const T least = T(4) * (packed - static_cast<T>(static_cast<int>(packed))) * reach;
-    bool near = false;
-    for_exits([&](int, const CpabFace<T, D>& face) {
-      const T here = face(state.u);
-      const T change = face.along(delta);
-      const T lowest = change < T(0) ? here + change : here;
-      near = near || lowest < T(0) || T(4) * lowest + std::abs(change) < face.size() * least;
-    });
-    return near;
-  }
-
-  /// The move up to the first exit, or to the end of the time or of a whole step (then move.whole stays).
-  template <class Field>
-  CINNABAR_HD void part(const Field& field, bool stops, CpabMove<T, D>& move) {
-    const T whole = record_[CpabRecord<D>::kTime];
-    const T time = move.whole != 0 ? whole : state.remaining;
-    T term[CpabLimits<T>::kTerms][D];
-    cpab_series<T, D>(field.map(loaded_), state.u, time, term);
-    T theta = T(1);
-    int exit = -1;
-    if (stops) find_exit(term, theta, exit);
-    if (exit < 0 && move.whole != 0) return;
-    T shift[D] = {};
-    for (int k = CpabLimits<T>::kTerms - 1; k >= 0; --k) {
-      CINNABAR_UNROLL
-      for (int a = 0; a < D; ++a) shift[a] = cpab_multiply_add(shift[a], theta, term[k][a]);
+    for (int number = 0; number <= D; ++number) {
+      const bool leads_out = (leaving >> number & 1) != 0;
+      if (kCpabSkips && !leads_out) continue;
+      const CpabFace<T, D> plane = face(number);
+      const T fall = plane.along(velocity);
+      T height = plane(state.u) + CpabLimits<T>::kTolerance;
+      // Outside already it leaves at once, or it is on its way in and may not go further out.
+      if (height <= T(0)) height = fall < T(0) ? T(0) : CpabLimits<T>::kTolerance;
+      const T change = plane.along(jerk) - plane.size() * slack;
+      const T bend = plane.along(acceleration) + (change < T(0) ? change * (limit * (T(1) / T(3))) : T(0));
+      const T safe = cpab_safe_time(height, fall, bend, limit);
+      if (leads_out && safe < exit.time) exit = {safe, number};
     }
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) state.u[a] = cpab_multiply_add(shift[a], theta, state.u[a]);
-    move.whole = 0;
-    move.time = theta * time;
-    state.remaining = exit < 0 ? T(0) : state.remaining - move.time;
-    if (exit < 0) return;
-    move.crossing = cpab_pack_normal<T, D>(cpab_face_at<T, D>(state.place, exit));
-    cpab_cross<T, D>(field.grid, exit, 4 * CpabLimits<T>::kTolerance, state.place, state.u);
-    ++state.exits;
-  }
-
-  CINNABAR_HD void find_exit(const T (&term)[CpabLimits<T>::kTerms][D], T& theta, int& exit) const {
-    T reach = T(0);
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) reach = std::abs(term[0][a]) > reach ? std::abs(term[0][a]) : reach;
-    for_exits([&](int number, const CpabFace<T, D>& face) {
-      const T height = face(state.u);
-      T slope[CpabLimits<T>::kTerms];
-      slope[0] = face.along(term[0]);
-      // The terms beyond the first add up to at most (e^(1/2) - 3/2) / (1/2) < 0.3 of the first.
-      const T lowest = slope[0] < T(0) ? height + slope[0] : height;
-      if (lowest >= T(0.3) * face.size() * reach) return;
-      CINNABAR_UNROLL
-      for (int k = 1; k < CpabLimits<T>::kTerms; ++k) slope[k] = face.along(term[k]);
-      const T found = cpab_first_exit<T>(height, slope, theta);
-      if (found < theta) {
-        theta = found;
-        exit = number;
-      }
-    });
   }
 
   T record_[CpabRecord<D>::kSize];
-  std::int32_t loaded_ = -1;
+  T piece_;  // what is left of it
+  std::int32_t rounds_ =
+      kNewCell;  // of the present move; kNewCell or 0 before it, as the record is old or not
 };
 
 }  // namespace cinnabar

@@ -20,6 +20,31 @@ CINNABAR_HD T cpab_multiply_add(T a, T b, T c) {
 #endif
 }
 
+/// a / b and sqrt(a) where a few last digits do not count: in kernels by the hardware's approximations, which
+/// take numbers below 1e-38 for 0 and give NaN for the root of 0.
+template <class T>
+CINNABAR_HD T cpab_rough_quotient(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    return a * inverse;
+  }
+#endif
+  return a / b;
+}
+template <class T>
+CINNABAR_HD T cpab_rough_root(T a) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    float inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(a));
+    return a * inverse;
+  }
+#endif
+  return std::sqrt(a);
+}
+
 /// Largest absolute row sum of L.
 template <class T, int D>
 CINNABAR_HD T cpab_norm(const T* map) {
@@ -41,7 +66,7 @@ CINNABAR_HD void cpab_apply(const T* map, const T* u, T* target) {
   for (int r = 0; r < D; ++r) {
     T sum = map[r * (D + 1) + D];
     CINNABAR_UNROLL
-    for (int k = 0; k < D; ++k) sum += map[r * (D + 1) + k] * u[k];
+    for (int k = 0; k < D; ++k) sum = cpab_multiply_add(map[r * (D + 1) + k], u[k], sum);
     target[r] = sum;
   }
 }

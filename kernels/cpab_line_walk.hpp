@@ -27,7 +27,7 @@ CINNABAR_HD T cpab_expm1_ratio_slope(T z) {
 template <class T>
 class CpabLineWalk {
  public:
-  static constexpr bool kClosedForm = true;
+  static constexpr bool kTabulated = false;
 
   struct State {
     CpabPlace<1> place;
@@ -49,12 +49,13 @@ class CpabLineWalk {
     *point = (state.u + static_cast<T>(state.place.box[0])) / static_cast<T>(grid.boxes[0]);
   }
 
+  CINNABAR_HD void resume(const State& saved) { state = saved; }
+  CINNABAR_HD bool going() const { return state.remaining > T(0); }
+
   template <class Field>
-  CINNABAR_HD bool next(const Field& field, CpabMove<T, 1>& move) {
-    if (!(state.remaining > T(0))) return false;
+  CINNABAR_HD bool advance(const Field& field, CpabMove<T, 1>& move) {
     move.cell = state.place.cell(field.grid);
     move.u[0] = state.u;
-    move.whole = 0;
     move.crossing = 0;
     const T* map = field.map(move.cell);
     T velocity;
@@ -63,22 +64,23 @@ class CpabLineWalk {
     const T border = face == 1 || (face == 2 && state.place.side[0] > 0) ? T(1) : T(0);
     move.time = state.remaining;
     const T ratio = map[0] * (border - state.u) / velocity;
+    bool leaves = false;
     if (face >= 0 && ratio > T(-1) && state.exits < kCpabMostExits<1>) {
       const T needed =
           (border - state.u) / velocity * (std::abs(ratio) < T(1e-30) ? T(1) : std::log1p(ratio) / ratio);
       if (needed < state.remaining) {
         move.time = needed > T(0) ? needed : T(0);
-        move.crossing = cpab_pack_normal<T, 1>(cpab_face_at<T, 1>(state.place, face));
+        leaves = true;
       }
     }
-    if (move.crossing == 0) {
+    if (!leaves) {
       state.u += velocity * move.time * cpab_expm1_ratio(map[0] * move.time);
       state.remaining = T(0);
       return true;
     }
     state.remaining -= move.time;
     state.u = border;
-    cpab_cross<T, 1>(field.grid, face, 4 * CpabLimits<T>::kTolerance, state.place, &state.u);
+    move.crossing = cpab_go_through<T, 1>(field.grid, face, state.place, &state.u);
     ++state.exits;
     return true;
   }

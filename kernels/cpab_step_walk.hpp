@@ -10,7 +10,7 @@ namespace cinnabar {
 template <class T, int D>
 class CpabStepWalk {
  public:
-  static constexpr bool kClosedForm = false;
+  static constexpr bool kTabulated = true;
 
   struct State {
     T s[D];  ///< in cell units
@@ -32,9 +32,11 @@ class CpabStepWalk {
     for (int a = 0; a < D; ++a) point[a] = state.s[a] / static_cast<T>(grid.boxes[a]);
   }
 
+  CINNABAR_HD void resume(const State& saved) { state = saved; }
+  CINNABAR_HD bool going() const { return state.steps_left > 0; }
+
   template <class Field>
-  CINNABAR_HD bool next(const Field& field, CpabMove<T, D>& move) {
-    if (state.steps_left == 0) return false;
+  CINNABAR_HD bool advance(const Field& field, CpabMove<T, D>& move) {
     --state.steps_left;
     const CpabPlace<D> place = cpab_locate<T, D>(field.grid, state.s, move.u);
     move.cell = place.cell(field.grid);
@@ -43,7 +45,6 @@ class CpabStepWalk {
       loaded_ = move.cell;
     }
     move.time = record_[CpabRecord<D>::kTime];
-    move.whole = 1;
     move.crossing = 0;
     T delta[D];
     cpab_apply<T, D>(record_, move.u, delta);

@@ -5,6 +5,7 @@
 #include <Eigen/Dense>
 #include <cmath>
 
+#include "kernels/cpab_record.hpp"
 #include "tests/tensors.hpp"
 
 namespace cinnabar::testing {
@@ -162,7 +163,7 @@ TEST(CpabTessellation, WalkingThroughAFaceAgreesWithTheLookupBehindIt) {
       for (int a = 0; a < 3; ++a) behind[a] -= 1e-9 * plane.normal[a];
       CpabPlace<3> next = place;
       double next_u[3] = {behind[0], behind[1], behind[2]};
-      cpab_cross<double, 3>(grid, face, 1e-10, next, next_u);
+      cpab_go_through<double, 3>(grid, face, next, next_u);
       double found_u[3];
       for (int a = 0; a < 3; ++a) s[a] = behind[a] + place.box[a];
       EXPECT_EQ(next.cell(grid), (cpab_locate<double, 3>(grid, s, found_u).cell(grid)));

@@ -61,7 +61,7 @@ TEST(CpabFlow, AnAffineFieldGivesItsExponentialWhateverTheCells) {
 }
 
 TEST(CpabFlow, LongWalksAreUndoneSegmentBySegment) {
-  // 100 radians: some 250 whole steps and 400 faces; the Jacobian is the rotation.
+  // 100 radians through some 400 faces; the Jacobian is the rotation.
   const CpabTessellation tessellation({3, 3});
   const double turn = 100.0;
   const Variable maps(maps_of_affine(tessellation, {0, -turn, turn / 2, turn, 0, -turn / 2}), true);
@@ -87,8 +87,8 @@ TEST(CpabFlow, MapsWithRowSumsOf256AreStillExact) {
   for (const DType dtype : {DType::f64, DType::f32}) {
     const Variable moved =
         cpab_flow_of_maps(Variable(points.to(dtype)), Variable(maps.to(dtype)), tessellation.grid());
-    // 512 rounded steps of half a radian
-    EXPECT_LE(distance(moved.value(), expected), dtype == DType::f64 ? 1e-12 : 2e-4);
+    // The time left is rounded some 400 times, by up to 3e-8 of the whole: 8e-6 of a radian.
+    EXPECT_LE(distance(moved.value(), expected), dtype == DType::f64 ? 1e-12 : 5e-4);
   }
 }
 

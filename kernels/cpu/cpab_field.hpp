@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpab.hpp"
@@ -32,12 +33,15 @@ template <class T, int D>
 class CpabFields {
  public:
   CpabFields(const Tensor& maps, const CpabGrid& grid, const CpabOptions& options)
-      : grid_(grid), batch_(maps.shape(0)), cells_(maps.shape(1)), maps_(maps.data<T>()) {
+      : grid_(grid),
+        steps_(options.integrator == CpabIntegrator::steps ? options.steps : 0),
+        batch_(maps.shape(0)),
+        cells_(maps.shape(1)),
+        maps_(maps.data<T>()) {
     records_.resize(static_cast<std::size_t>(batch_ * cells_ * CpabRecord<D>::kSize));
-    const int steps = options.integrator == CpabIntegrator::steps ? options.steps : 0;
     parallel_for(batch_ * cells_, 64, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) {
-        cpab_prepare<T, D>(grid_, static_cast<std::int32_t>(i % cells_), steps, map(i), record(i));
+        cpab_prepare<T, D>(grid_, static_cast<std::int32_t>(i % cells_), steps_, map(i), record(i));
       }
     });
   }
@@ -45,12 +49,10 @@ class CpabFields {
   const CpabGrid& grid() const { return grid_; }
   std::int64_t batch() const { return batch_; }
   std::int64_t cells() const { return cells_; }
-  /// Map, and duration of a whole step, of cell i of the batch.
+  /// 0 for the exact flow.
+  int steps() const { return steps_; }
+  /// Map of cell i of the batch.
   const T* map(std::int64_t i) const { return maps_ + i * D * (D + 1); }
-  double time(std::int64_t i) const {
-    const auto index = static_cast<std::size_t>(i * CpabRecord<D>::kSize + CpabRecord<D>::kTime);
-    return static_cast<double>(records_[index]);
-  }
   /// Batch entry n.
   CpabField<T, D> operator[](std::int64_t n) const {
     return {grid_, records_.data() + n * cells_ * CpabRecord<D>::kSize, map(n * cells_)};
@@ -60,6 +62,7 @@ class CpabFields {
   T* record(std::int64_t i) { return records_.data() + i * CpabRecord<D>::kSize; }
 
   CpabGrid grid_;
+  int steps_;
   std::int64_t batch_;
   std::int64_t cells_;
   const T* maps_;
@@ -96,10 +99,9 @@ void dispatch_cpab(const char* op, DType dtype, const CpabGrid& grid, const Func
 /// Walks from `point` to its end.
 template <class T, int D, class Walk>
 void cpab_walk_to_end(Walk& walk, const CpabField<T, D>& field, const T* point, T* end) {
-  CpabMove<T, D> move;
+  CpabMove<T, D> move{};
   walk.start(field, point);
-  while (walk.next(field, move)) {
-  }
+  while (walk.going()) walk.advance(field, move);
   walk.finish(field.grid, end);
 }
 
@@ -107,21 +109,10 @@ void cpab_walk_to_end(Walk& walk, const CpabField<T, D>& field, const T* point, 
 template <int D>
 struct CpabCellSums {
   static constexpr int kEntries = D * (D + 1);
-  double* steps = nullptr;  ///< [cells, d, d+1]; null where the gradient is not wanted
-  double* maps = nullptr;
+  double* sums = nullptr;  ///< [cells, d, d+1]; null where the gradient is not wanted
 
   template <class T>
-  void add_step(std::int32_t cell, const T* gain) {
-    add(steps, cell, gain);
-  }
-  template <class T>
-  void add_map(std::int32_t cell, const T* gain) {
-    add(maps, cell, gain);
-  }
-
- private:
-  template <class T>
-  static void add(double* sums, std::int32_t cell, const T* gain) {
+  void add(std::int32_t cell, const T* gain) {
     if (sums == nullptr) return;
     for (int k = 0; k < kEntries; ++k)
       sums[std::int64_t{cell} * kEntries + k] += static_cast<double>(gain[k]);
@@ -140,18 +131,17 @@ class CpabMapSums {
     const std::int64_t by_batch = 64 / std::max<std::int64_t>(fields.batch(), 1);
     const std::int64_t by_memory = (std::int64_t{1} << 24) / (fields.batch() * fields.cells() * kEntries + 1);
     parts_ = std::max<std::int64_t>(1, std::min({by_points, by_batch, by_memory}));
-    if (wanted) sums_.resize(static_cast<std::size_t>(fields.batch() * parts_ * 2 * stride()), 0.0);
+    if (wanted) sums_.resize(static_cast<std::size_t>(fields.batch() * parts_ * stride()), 0.0);
   }
 
   /// Parts of each batch entry.
   std::int64_t parts() const { return parts_; }
   CpabCellSums<D> part(std::int64_t n, std::int64_t part) {
     if (sums_.empty()) return {};
-    double* steps = sums_.data() + (n * parts_ + part) * 2 * stride();
-    return {steps, steps + stride()};
+    return {sums_.data() + (n * parts_ + part) * stride()};
   }
 
-  /// grad_maps = the parts' sums, those of whole steps taken through the exponential.
+  /// grad_maps = the parts' sums, in the stepping scheme taken through the exponential.
   void collect(T* grad_maps) const {
     parallel_for(fields_.batch() * fields_.cells(), 64, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) collect_cell(i, grad_maps + i * kEntries);
@@ -165,17 +155,20 @@ class CpabMapSums {
 
   void collect_cell(std::int64_t i, T* grad_map) const {
     const std::int64_t n = i / fields_.cells();
-    double steps[kEntries] = {};
     double total[kEntries] = {};
-    double map[kEntries];
     for (std::int64_t part = 0; part < parts_; ++part) {
-      const double* from = sums_.data() + (n * parts_ + part) * 2 * stride() + i % fields_.cells() * kEntries;
-      for (int k = 0; k < kEntries; ++k) steps[k] += from[k];
-      for (int k = 0; k < kEntries; ++k) total[k] += from[stride() + k];
+      const double* from = sums_.data() + (n * parts_ + part) * stride() + i % fields_.cells() * kEntries;
+      for (int k = 0; k < kEntries; ++k) total[k] += from[k];
     }
-    for (int k = 0; k < kEntries; ++k) map[k] = static_cast<double>(fields_.map(i)[k]);
-    const bool stepped = std::any_of(steps, steps + kEntries, [](double sum) { return sum != 0.0; });
-    if (stepped) cpab_exponential_backward<D>(map, fields_.time(i), steps, total);
+    if (fields_.steps() > 0) {
+      double map[kEntries];
+      double of_step[kEntries];
+      for (int k = 0; k < kEntries; ++k) {
+        map[k] = static_cast<double>(fields_.map(i)[k]);
+        of_step[k] = std::exchange(total[k], 0.0);
+      }
+      cpab_exponential_backward<D>(map, 1.0 / fields_.steps(), of_step, total);
+    }
     for (int k = 0; k < kEntries; ++k) grad_map[k] = static_cast<T>(total[k]);
   }
 

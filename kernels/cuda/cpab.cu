@@ -1,10 +1,10 @@
-// Work split: one thread walks one point; blocks of 128 threads take 128 points of one batch entry.
-// Shared memory: the records of all cells (a whole step each, padded to float4) where they fit 24 KiB, 768
-//   cells in 2-D and 384 in 3-D, else they are read through L1; a thread keeps its cell's record in registers
-//   until it leaves the cell. The maps themselves are read only where a point leaves a cell.
+// Work split: one thread walks one point; blocks of 128 threads take 128 points of one batch entry. A thread
+//   keeps its cell's record (padded to float4) in registers until its point leaves the cell, and every turn
+//   of its loop is one round of a walk (cpab_exact_walk.hpp), so that points whose cells and moves differ
+//   share the instructions.
 // backward: the moves of a walk lie in local memory, 32 at a time; cpab_gradient.cuh sums what the cells
-//   gain. Limiting resource: arithmetic latency and divergence; about 30 flops a whole step in 3-D and 8
-//   bytes a point.
+//   gain. Limiting resource: issue slots, of which divergence wastes half; about 340 instructions a round in
+//   2-D and 8 bytes a point.
 
 #include "kernels/cpab.hpp"
 
@@ -17,9 +17,9 @@ constexpr const char* kOp = "cpab";
 
 // budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock) cpab_forward_point_kernel(FlowInput in, float* output) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
-  visit_points<D>(in, table, [&](const BlockField<D>& field, std::int64_t n, std::int64_t p) {
+__global__ void __launch_bounds__(kFlowBlock, kForwardBlocks[D])
+    cpab_forward_point_kernel(FlowInput in, float* output) {
+  visit_points<D>(in, [&](const BlockField<D>& field, std::int64_t n, unsigned p) {
     if (p >= in.count) return;
     float point[D];
     const bool number = read_point<D>(in, n, p, point);
@@ -32,8 +32,7 @@ __global__ void __launch_bounds__(kFlowBlock) cpab_forward_point_kernel(FlowInpu
 // budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock) cpab_log_determinant_point_kernel(FlowInput in, float* output) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
-  visit_points<D>(in, table, [&](const BlockField<D>& field, std::int64_t n, std::int64_t p) {
+  visit_points<D>(in, [&](const BlockField<D>& field, std::int64_t n, unsigned p) {
     if (p >= in.count) return;
     float point[D];
     const bool number = read_point<D>(in, n, p, point);
@@ -59,33 +58,30 @@ __global__ void __launch_bounds__(kFlowBlock) cpab_velocity_point_kernel(FlowInp
 
 // budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock, D == 3 ? 3 : 4)
+__global__ void __launch_bounds__(kFlowBlock, kBackwardBlocks[D])
     cpab_backward_point_kernel(FlowInput in, const float* grad_output, MapGradient grad_maps,
                                float* grad_points) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
   CINNABAR_SHARED(unsigned, slots, CellSlots<D>::kWords);
-  visit_points_back<D>(in, table, slots, grad_maps,
-                       [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, std::int64_t p) {
-                         if (p >= in.count) return;
-                         const std::int64_t at = (n * in.count + p) * D;
-                         float point[D];
-                         float adjoint[D];
-                         const bool number = read_point<D>(in, n, p, point);
-                         if (number) {
-                           auto walk = make_walk<D, kSteps>(in.steps);
-                           const auto seed = [&](const float*, float* start) {
+  visit_points_back<D>(
+      in, slots, grad_maps, [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, unsigned p) {
+        if (p >= in.count) return;
+        const std::int64_t at = (n * in.count + p) * D;
+        float point[D];
+        float adjoint[D];
+        const bool number = read_point<D>(in, n, p, point);
+        if (number) {
+          auto walk = make_walk<D, kSteps>(in.steps);
+          const auto seed = [&](const float*, float* start) {
 #pragma unroll
-                             for (int a = 0; a < D; ++a)
-                               start[a] = grad_output[at + a] / static_cast<float>(in.grid.boxes[a]);
-                           };
-                           cpab_walk_back<float, D>(walk, field, point, seed, adjoint, gain);
-                         }
+            for (int a = 0; a < D; ++a) start[a] = grad_output[at + a] / static_cast<float>(in.grid.boxes[a]);
+          };
+          cpab_walk_back<float, D>(walk, field, point, seed, adjoint, gain);
+        }
 #pragma unroll
-                         for (int a = 0; a < D; ++a) {
-                           grad_points[at + a] =
-                               number ? adjoint[a] * static_cast<float>(in.grid.boxes[a]) : nanf("");
-                         }
-                       });
+        for (int a = 0; a < D; ++a) {
+          grad_points[at + a] = number ? adjoint[a] * static_cast<float>(in.grid.boxes[a]) : nanf("");
+        }
+      });
 }
 
 FlowInput input_of(const Tensor& maps, const Tensor& points, const CpabGrid& grid, const CpabOptions& options,

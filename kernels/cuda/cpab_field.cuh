@@ -11,9 +11,11 @@
 
 namespace cinnabar::cuda {
 
-constexpr int kFlowBlock = 128;
-constexpr int kPointsPerThread = 1;  // a walk waits for its own roots: only other warps fill that time
-constexpr int kSharedFours = 1536;   // 24 KiB of float4
+constexpr int kFlowBlock =
+    128;  // one point a thread: a walk waits for its own roots, other warps fill the time
+/// Blocks of an SM that registers must allow: of walks to the end, and of walks there and back.
+constexpr int kForwardBlocks[] = {0, 8, 6, 4};
+constexpr int kBackwardBlocks[] = {0, 2, 4, 3};
 
 /// What the kernels read, of all batch entries.
 struct FlowInput {
@@ -42,19 +44,19 @@ __device__ __forceinline__ Walk<D, kSteps> make_walk(int steps) {
   }
 }
 
-/// One batch entry's cells, as the walks read them.
+/// One batch entry's cells, as the walks read them: through L1, which holds what neighbouring points share.
+/// (A copy in shared memory takes 18 KiB a block for 12 x 12 boxes, more than its points come to need.)
 template <int D>
 struct BlockField {
-  static constexpr int kFours = CpabRecord<D>::kSize / 4;
   CpabGrid grid;
-  SharedPointer<float4> table;  // null where the records did not fit
   const float4* records;
   const float* maps;
 
   __device__ __forceinline__ void load(std::int32_t cell, float* record) const {
+    constexpr int kFours = CpabRecord<D>::kSize / 4;
 #pragma unroll
     for (int k = 0; k < kFours; ++k) {
-      const float4 four = fetch(cell * kFours + k);
+      const float4 four = records[cell * kFours + k];
       record[4 * k] = four.x;
       record[4 * k + 1] = four.y;
       record[4 * k + 2] = four.z;
@@ -64,28 +66,12 @@ struct BlockField {
   __device__ __forceinline__ const float* map(std::int32_t cell) const {
     return maps + static_cast<std::int64_t>(cell) * (D * (D + 1));
   }
-
- private:
-  __device__ __forceinline__ float4 fetch(std::int32_t index) const {
-    if (table == nullptr) return records[index];
-    const float4 four = table[index];
-    return four;
-  }
 };
 
-/// The field of batch entry n, its records copied to shared memory where they fit. All threads must call.
 template <int D>
-__device__ __forceinline__ BlockField<D> load_field(const FlowInput& in, std::int64_t n,
-                                                    SharedPointer<float4> table) {
-  const auto fours = static_cast<int>(in.cells) * BlockField<D>::kFours;
-  const auto* records = reinterpret_cast<const float4*>(in.records) + n * fours;
-  BlockField<D> field{in.grid, nullptr, records, in.maps + n * in.cells * (D * (D + 1))};
-  if (fours > kSharedFours) return field;
-  __syncthreads();  // the walks of the entry before are done
-  for (int i = static_cast<int>(threadIdx.x); i < fours; i += kFlowBlock) table[i] = records[i];
-  __syncthreads();
-  field.table = table;
-  return field;
+__device__ __forceinline__ BlockField<D> field_of(const FlowInput& in, std::int64_t n) {
+  return {in.grid, reinterpret_cast<const float4*>(in.records + n * in.cells * CpabRecord<D>::kSize),
+          in.maps + n * in.cells * (D * (D + 1))};
 }
 
 template <int D>
@@ -101,27 +87,22 @@ __device__ __forceinline__ bool read_point(const FlowInput& in, std::int64_t n, 
   return number;
 }
 
-/// Calls visit(field, n, p) for the block's points p of every batch entry n, and for those that a full block
-/// would have beyond the last one. All threads must call.
+/// Calls visit(field, n, p) for the thread's point p of every batch entry n, also for the p beyond the last
+/// one.
 template <int D, class Visit>
-__device__ __forceinline__ void visit_points(const FlowInput& in, SharedPointer<float4> table,
-                                             const Visit& visit) {
-  for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
-    const BlockField<D> field = load_field<D>(in, n, table);
-    const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x) * (kFlowBlock * kPointsPerThread) + threadIdx.x;
-    for (int k = 0; k < kPointsPerThread; ++k) visit(field, n, first + k * kFlowBlock);
-  }
+__device__ __forceinline__ void visit_points(const FlowInput& in, const Visit& visit) {
+  const auto batch = static_cast<unsigned>(in.batch);
+  for (unsigned n = blockIdx.y; n < batch; n += gridDim.y)
+    visit(field_of<D>(in, n), n, blockIdx.x * kFlowBlock + threadIdx.x);
 }
 
 /// Moves a point to the end of its way.
 template <int D, bool kSteps>
 __device__ __forceinline__ void walk_to_end(const FlowInput& in, const BlockField<D>& field, float* point) {
   auto walk = make_walk<D, kSteps>(in.steps);
-  CpabMove<float, D> move;
+  CpabMove<float, D> move{};
   walk.start(field, point);
-  while (walk.next(field, move)) {
-  }
+  while (walk.going()) walk.advance(field, move);
   walk.finish(in.grid, point);
 }
 
@@ -148,15 +129,14 @@ void dispatch_dims(int dims, const Function& fn) {
 
 /// For kernels that call visit_points.
 inline LaunchShape shape_of_flow(const FlowInput& in) {
-  LaunchShape shape = cover_rows(in.count, in.batch, kFlowBlock * kPointsPerThread);
-  shape.block = dim3(kFlowBlock);
-  return shape;
+  return cover_rows(in.count, in.batch, kFlowBlock);
 }
 
 /// What a flow's kernels read of fields with `count` points each, all but the points.
 inline FlowInput flow_input(const char* op, const Tensor& maps, const CpabGrid& grid,
                             const CpabOptions& options, std::int64_t count) {
   require_dtype(op, maps, DType::f32);
+  CINNABAR_CHECK(count < (std::int64_t{1} << 31), op, "more than 2^31 points, got ", count);
   const int steps = options.integrator == CpabIntegrator::steps ? options.steps : 0;
   return {grid, nullptr, maps.data<float>(), nullptr, maps.shape(0), maps.shape(1), count, false, steps};
 }

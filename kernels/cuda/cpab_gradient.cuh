@@ -16,15 +16,15 @@ namespace cinnabar::cuda {
 constexpr int kGuessMargin = 4;  // bits by which the largest term may exceed the guess
 constexpr int kGuessStep = 16;   // blocks of the guess: every so many-th
 
-/// Gradient of the cells' maps in fixed point: [batch, 2, cells, d, d+1], whole steps and parts apart.
+/// What the cells' gradient gains (kernels/cpab_adjoint.hpp), in fixed point: [batch, cells, d, d+1].
 struct MapGradient {
-  long long* sums;        // null: only the largest term is wanted
-  const unsigned* guess;  // bits of the |term| that sets the unit
-  unsigned* peak;         // bits of the largest |term|; null where no gradient is wanted
-  const unsigned* unfit;  // the guess and peak of a sweep: do nothing where they fit; null: never mind
-  int bits;               // a term of the unit's size becomes about 2^bits
-  int margin;             // the unit is that many bits above the guess
-  int block_step = 1;     // blocks take every so many-th part of the points
+  long long* sums;          // null: only the largest term is wanted
+  const unsigned* guess;    // bits of the |term| that sets the unit
+  unsigned* peak;           // bits of the largest |term|; null where no gradient is wanted
+  const unsigned* unfit;    // the guess and peak of a sweep: do nothing where they fit; null: never mind
+  int bits;                 // a term of the unit's size becomes about 2^bits
+  int margin;               // the unit is that many bits above the guess
+  unsigned block_step = 1;  // blocks take every so many-th part of the points
 };
 
 __device__ __forceinline__ bool guess_fits(const unsigned* guess_and_peak) {
@@ -35,8 +35,8 @@ __device__ __forceinline__ bool guess_fits(const unsigned* guess_and_peak) {
 /// Sums of some cells in shared memory, as 64-bit numbers in two words: shared memory adds 32 bits at a time.
 template <int D>
 struct CellSlots {
-  static constexpr int kEntries = 2 * D * (D + 1);  // of a cell: whole steps, then parts
-  static constexpr int kCount = D == 3 ? 32 : 64;
+  static constexpr int kEntries = D * (D + 1);  // of a cell
+  static constexpr int kCount = 64;
   static constexpr int kWords = kCount * (2 * kEntries + 1);
   SharedPointer<unsigned> words;  // the low words, the high words, and the cells + 1, 0 where a slot is free
 
@@ -59,17 +59,14 @@ struct CellSlots {
     if (before + low < before) ++high;
     if (high != 0) atomicAdd(&words[kEntries * kCount + at], high);
   }
-  /// Adds all to the sums of a batch entry [2, cells, d, d+1].
-  __device__ __forceinline__ void pass_on(long long* sums, std::int64_t cells) const {
+  /// Adds all to the sums of a batch entry.
+  __device__ __forceinline__ void pass_on(long long* sums) const {
     for (int i = static_cast<int>(threadIdx.x); i < kCount * kEntries; i += kFlowBlock) {
       const unsigned long long bits =
           static_cast<unsigned long long>(words[kEntries * kCount + i]) << 32 | words[i];
       if (bits == 0) continue;
       const std::int64_t cell = static_cast<std::int64_t>(words[2 * kEntries * kCount + i / kEntries]) - 1;
-      const int entry = i % kEntries;
-      const int of_map = entry % (kEntries / 2);
-      add_fixed_point(sums + (entry / (kEntries / 2) * cells + cell) * (kEntries / 2) + of_map,
-                      static_cast<long long>(bits));
+      add_fixed_point(sums + cell * kEntries + i % kEntries, static_cast<long long>(bits));
     }
   }
 };
@@ -80,15 +77,22 @@ class CellGain {
  public:
   __device__ __forceinline__ CellGain(const MapGradient& target, const CellSlots<D>& slots,
                                       std::int64_t cells, std::int64_t n)
-      : target_(target), slots_(slots), cells_(cells), first_(n * 2 * cells) {
+      : target_(target), slots_(slots), first_(n * cells) {
     if (target.sums == nullptr) return;
     const unsigned guess = *target.guess;
     const FixedPointScale scale{target.bits - target.margin, nullptr};
     factor_ = peak_is_finite(guess) ? fixed_point_factor(scale, guess) : 0.0f;
   }
 
-  __device__ __forceinline__ void add_step(std::int32_t cell, const float* gain) { add(cell, gain, step_); }
-  __device__ __forceinline__ void add_map(std::int32_t cell, const float* gain) { add(cell, gain, map_); }
+  __device__ __forceinline__ void add(std::int32_t cell, const float* gain) {
+    if (target_.peak == nullptr) return;
+    if (cell != cell_) {
+      flush();
+      cell_ = cell;
+    }
+#pragma unroll
+    for (int k = 0; k < kEntries; ++k) sums_[k] += gain[k];
+  }
 
   /// Passes on what is left.
   __device__ __forceinline__ void flush() {
@@ -96,9 +100,8 @@ class CellGain {
     const int slot = target_.sums == nullptr ? -1 : slots_.take(cell_);
 #pragma unroll
     for (int k = 0; k < kEntries; ++k) {
-      pass_on(step_[k], slot, k, (first_ + cell_) * kEntries + k);
-      pass_on(map_[k], slot, kEntries + k, (first_ + cells_ + cell_) * kEntries + k);
-      step_[k] = map_[k] = 0.0f;
+      pass_on(sums_[k], slot, k, (first_ + cell_) * kEntries + k);
+      sums_[k] = 0.0f;
     }
     cell_ = -1;
   }
@@ -109,15 +112,6 @@ class CellGain {
  private:
   static constexpr int kEntries = D * (D + 1);
 
-  __device__ __forceinline__ void add(std::int32_t cell, const float* gain, float* sums) {
-    if (target_.peak == nullptr) return;
-    if (cell != cell_) {
-      flush();
-      cell_ = cell;
-    }
-#pragma unroll
-    for (int k = 0; k < kEntries; ++k) sums[k] += gain[k];
-  }
   __device__ __forceinline__ void pass_on(float term, int slot, int entry, std::int64_t index) {
     const unsigned bits = __float_as_uint(term) & 0x7FFFFFFFu;
     peak_ = bits > peak_ ? bits : peak_;
@@ -132,11 +126,9 @@ class CellGain {
 
   MapGradient target_;
   CellSlots<D> slots_;
-  std::int64_t cells_;
   std::int64_t first_;
   float factor_ = 0.0f;
-  float step_[kEntries] = {};
-  float map_[kEntries] = {};
+  float sums_[kEntries] = {};
   std::int32_t cell_ = -1;
   unsigned peak_ = 0;
 };
@@ -153,31 +145,26 @@ __device__ __forceinline__ void note_peak(unsigned bits, unsigned* peak) {
 /// visit_points for walks back: calls visit(field, gain, n, p) and passes on what the thread's CellGain has
 /// gained.
 template <int D, class Visit>
-__device__ __forceinline__ void visit_points_back(const FlowInput& in, SharedPointer<float4> table,
-                                                  SharedPointer<unsigned> slot_words,
+__device__ __forceinline__ void visit_points_back(const FlowInput& in, SharedPointer<unsigned> slot_words,
                                                   const MapGradient& grad_maps, const Visit& visit) {
   if (grad_maps.unfit != nullptr && guess_fits(grad_maps.unfit)) return;
   const CellSlots<D> slots{slot_words};
-  for (std::int64_t n = blockIdx.y; n < in.batch; n += gridDim.y) {
+  const unsigned p = blockIdx.x * grad_maps.block_step * kFlowBlock + threadIdx.x;
+  const auto batch = static_cast<unsigned>(in.batch);
+  for (unsigned n = blockIdx.y; n < batch; n += gridDim.y) {
     slots.clear();
-    const BlockField<D> field = load_field<D>(in, n, table);
-    __syncthreads();  // the slots are clear, also where the records did not fit
-    const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x) * grad_maps.block_step * (kFlowBlock * kPointsPerThread) +
-        threadIdx.x;
+    __syncthreads();
     CellGain<D> gain(grad_maps, slots, in.cells, n);
-    for (int k = 0; k < kPointsPerThread; ++k) visit(field, gain, n, first + k * kFlowBlock);
+    visit(field_of<D>(in, n), gain, n, p);
     gain.flush();
     __syncthreads();
-    if (grad_maps.sums != nullptr) {
-      slots.pass_on(grad_maps.sums + n * 2 * in.cells * (D * (D + 1)), in.cells);
-    }
+    if (grad_maps.sums != nullptr) slots.pass_on(grad_maps.sums + n * in.cells * (D * (D + 1)));
     if (grad_maps.peak != nullptr) note_peak(gain.peak(), grad_maps.peak);
     __syncthreads();  // before the slots are cleared
   }
 }
 
-/// grad_maps = the sums of parts, and those of whole steps taken through the exponential.
+/// grad_maps = the sums, in the stepping scheme taken through the exponential.
 // budget: <=255 registers, 0 B shared, 64 threads, occupancy >= 0.1
 template <int D>
 __global__ void __launch_bounds__(64)
@@ -188,20 +175,18 @@ __global__ void __launch_bounds__(64)
   const MapGradient& sums = guess_fits(redone.unfit) ? guessed : redone;
   const bool finite = peak_is_finite(*guessed.peak);
   const double unit = ldexp(1.0, peak_exponent(*sums.guess) + sums.margin - sums.bits);
-  const long long* from = sums.sums + ((i / in.cells) * 2 * in.cells + i % in.cells) * kEntries;
-  double steps[kEntries];
+  const auto assign = [&](const double* numbers) {
+    for (int k = 0; k < kEntries; ++k)
+      grad_maps[i * kEntries + k] = finite ? static_cast<float>(numbers[k]) : nanf("");
+  };
   double total[kEntries];
+  for (int k = 0; k < kEntries; ++k) total[k] = static_cast<double>(sums.sums[i * kEntries + k]) * unit;
+  if (in.steps == 0) return assign(total);
   double map[kEntries];
-  for (int k = 0; k < kEntries; ++k) {
-    steps[k] = static_cast<double>(from[k]) * unit;
-    total[k] = static_cast<double>(from[in.cells * kEntries + k]) * unit;
-    map[k] = static_cast<double>(in.maps[i * kEntries + k]);
-  }
-  const float time = in.records[i * CpabRecord<D>::kSize + CpabRecord<D>::kTime];
-  cpab_exponential_backward<D>(map, static_cast<double>(time), steps, total);
-  for (int k = 0; k < kEntries; ++k) {
-    grad_maps[i * kEntries + k] = finite ? static_cast<float>(total[k]) : nanf("");
-  }
+  double of_map[kEntries] = {};
+  for (int k = 0; k < kEntries; ++k) map[k] = static_cast<double>(in.maps[i * kEntries + k]);
+  cpab_exponential_backward<D>(map, 1.0 / in.steps, total, of_map);
+  assign(of_map);
 }
 
 /// Assigns grad_maps; sweep(target) launches a kernel that calls visit_points_back with it.
@@ -209,7 +194,7 @@ template <int D, class Sweep>
 void sum_map_gradient(const char* op, const FlowInput& in, const Sweep& sweep, Tensor& grad_maps) {
   const Device device = grad_maps.device();
   Tensor peaks = Tensor::zeros({3}, DType::i32, device);
-  Tensor sums = Tensor::zeros({2, in.batch, 2, in.cells, D * (D + 1)}, DType::i64, device);
+  Tensor sums = Tensor::zeros({2, in.batch, in.cells, D * (D + 1)}, DType::i64, device);
   auto* peak = reinterpret_cast<unsigned*>(peaks.data<std::int32_t>());
   auto* sum = reinterpret_cast<long long*>(sums.data<std::int64_t>());
   // A thread passes on at most one term for each of the 1024 (4096 in 1-D) moves of its points.
@@ -225,8 +210,7 @@ void sum_map_gradient(const char* op, const FlowInput& in, const Sweep& sweep, T
 /// For kernels that call visit_points_back.
 inline LaunchShape shape_of_sweep(const FlowInput& in, const MapGradient& target) {
   LaunchShape shape = shape_of_flow(in);
-  const auto step = static_cast<unsigned>(target.block_step);
-  shape.grid.x = (shape.grid.x + step - 1) / step;
+  shape.grid.x = (shape.grid.x + target.block_step - 1) / target.block_step;
   return shape;
 }
 

@@ -1,14 +1,10 @@
-// Work split: one thread warps one voxel; blocks of 128 threads take 512 neighbouring voxels of one batch
-// entry. A
-//   thread makes its point from the voxel's index, walks (cpab_field.cuh) and samples all channels at the end
-//   (sample_point.cuh): the grid of points exists in registers only.
-// Shared memory: the records of all cells where they fit 24 KiB, as in cpab.cu.
+// Work split: one thread warps one voxel; blocks of 128 threads take 128 neighbouring voxels of one batch
+//   entry. A thread makes its point from the voxel's index, walks (cpab_field.cuh) and samples all channels
+//   at the end (sample_point.cuh): the grid of points exists in registers only.
 // backward: two kernels, each wanted or not. For the image, the walk and an add in fixed point, terms passed
-// on by
-//   shuffle. For the maps, the walk there and back with the moves in local memory (cpab_gradient.cuh), the
-//   slope of the image sampled in between; twice, the first time for the fixed point's unit.
-// Limiting resource: arithmetic latency and divergence of the walks, as in cpab.cu; 8 bytes a voxel and
-// channel.
+//   on by shuffle. For the maps, the walk there and back with the moves in local memory (cpab_gradient.cuh),
+//   the slope of the image sampled in between.
+// Limiting resource: issue slots and divergence of the walks, as in cpab.cu; 8 bytes a voxel and channel.
 
 #include "kernels/cpab_sample.hpp"
 
@@ -19,10 +15,11 @@ namespace cinnabar::cuda {
 namespace {
 
 constexpr const char* kOp = "cpab_sample";
+constexpr int kSamplingBlocks[] = {0, 8, 5, 4};  // of an SM, as kForwardBlocks
 
 template <int D>
-__device__ __forceinline__ void voxel_point(const SampleGeometry& geometry, std::int64_t p, float* point) {
-  cpab_voxel_point<float, D>(static_cast<unsigned>(p), geometry.extent, geometry.align_corners, point);
+__device__ __forceinline__ void voxel_point(const SampleGeometry& geometry, unsigned p, float* point) {
+  cpab_voxel_point<float, D>(p, geometry.extent, geometry.align_corners, point);
 }
 
 /// Where in the image a point of the domain lies.
@@ -36,12 +33,11 @@ __device__ __forceinline__ PointCell<D> locate_end(const SampleGeometry& geometr
 
 // budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock, 4)
+__global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
     cpab_sample_forward_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* image,
                                      float* output) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
   const std::int64_t entry = static_cast<std::int64_t>(geometry.channels) * geometry.volume;
-  visit_points<D>(in, table, [&](const BlockField<D>& field, std::int64_t n, std::int64_t p) {
+  visit_points<D>(in, [&](const BlockField<D>& field, std::int64_t n, unsigned p) {
     if (p >= in.count) return;
     float point[D];
     voxel_point<D>(geometry, p, point);
@@ -52,15 +48,14 @@ __global__ void __launch_bounds__(kFlowBlock, 4)
 
 // budget: <=136 registers, 24576 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock)
+__global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
     cpab_sample_backward_image_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
                                             FixedPointScale scale, long long* sums) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
   const unsigned peak_bits = *scale.peak;
   if (!peak_is_finite(peak_bits)) return;
   const float factor = fixed_point_factor(scale, peak_bits);
   const std::int64_t entry = static_cast<std::int64_t>(geometry.channels) * geometry.volume;
-  visit_points<D>(in, table, [&](const BlockField<D>& field, std::int64_t n, std::int64_t p) {
+  visit_points<D>(in, [&](const BlockField<D>& field, std::int64_t n, unsigned p) {
     const bool active = p < in.count;
     PointCell<D> cell{};
     if (active) {
@@ -75,14 +70,13 @@ __global__ void __launch_bounds__(kFlowBlock)
 
 // budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
 template <int D, bool kSteps>
-__global__ void __launch_bounds__(kFlowBlock, D == 3 ? 3 : 4)
+__global__ void __launch_bounds__(kFlowBlock, kBackwardBlocks[D])
     cpab_sample_backward_maps_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
                                            const float* image, MapGradient grad_maps) {
-  CINNABAR_SHARED(float4, table, kSharedFours);
   const std::int64_t entry = static_cast<std::int64_t>(geometry.channels) * geometry.volume;
   CINNABAR_SHARED(unsigned, slots, CellSlots<D>::kWords);
-  visit_points_back<D>(in, table, slots, grad_maps,
-                       [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, std::int64_t p) {
+  visit_points_back<D>(in, slots, grad_maps,
+                       [&](const BlockField<D>& field, CellGain<D>& gain, std::int64_t n, unsigned p) {
                          if (p >= in.count) return;
                          const auto seed = [&](const float* end, float* adjoint) {
                            coordinate_gradient(locate_end<D>(geometry, end), geometry,
