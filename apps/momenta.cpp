@@ -46,6 +46,7 @@ MomentaOptions resolve(const MomentaArguments& arguments, Device device) {
   } else {
     registration.preparation.head_voxels = head_voxels_at(options.spacing_mm);
   }
+  registration.matching.similarity = Similarity::ssd;  // of which a network's file keeps the sigma
   set_matching_scale(registration.matching, options.spacing_mm);
   registration.levels = parse_levels({arguments.iterations, "", ""});
   registration.affine.device = device;

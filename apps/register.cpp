@@ -24,7 +24,7 @@ using namespace registration;
 
 struct RegisterArguments {
   std::string fixed, moving, output, fixed_mask, initial_transform;
-  std::string affine = "auto", similarity = "ssd";
+  std::string affine = "auto", similarity = "lncc";
   std::string iterations = "100x60x30", shrink, smoothing;
   std::string device = "auto";
   std::uint64_t seed = 0;
@@ -41,22 +41,22 @@ AffineModel parse_affine(const std::string& name) {
 RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fixed, Device device) {
   RegistrationOptions options = arguments.options;
   const Geometry grid = registration_grid(fixed, options.preparation);
+  options.matching.similarity = similarity_named(arguments.similarity);
   set_matching_scale(options.matching, grid.spacing_mm()[0]);
   if (arguments.sigma) options.matching.sigma = *arguments.sigma;
   if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
   if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
   options.levels = parse_levels({arguments.iterations, arguments.shrink, arguments.smoothing});
-  options.matching.similarity = similarity_named(arguments.similarity);
   options.affine.model = parse_affine(arguments.affine);
   options.affine.device = device;
   options.preparation.device = device;
   options.preparation.crop = !arguments.no_crop;
-  options.preparation.match_histograms =
-      !arguments.no_histogram_matching && options.matching.similarity == Similarity::ssd;
   if (!arguments.initial_transform.empty()) {
     options.initial = read_affine(arguments.initial_transform).matrix;
   }
   choose_method(arguments.method, arguments.seed, arguments.sigma, options);
+  const bool by_intensities = method_of(options) != "lddmm" || options.matching.similarity == Similarity::ssd;
+  options.preparation.match_histograms = !arguments.no_histogram_matching && by_intensities;
   return options;
 }
 
@@ -165,8 +165,10 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
       ->check(CLI::Range(1, 20))
       ->capture_default_str();
   command
-      .add_option("--sigma", arguments.sigma,
-                  "noise level of the data term, smaller fits more closely (default: 0.06 x spacing in mm)")
+      .add_option(
+          "--sigma", arguments.sigma,
+          "noise level of the data term, smaller fits more closely (default: 0.2 x spacing in mm for lncc, "
+          "else 0.06 x)")
       ->check(CLI::PositiveNumber);
   command
       .add_option("--alpha", arguments.alpha,

@@ -134,13 +134,15 @@ void take_grid(const std::string& file, double spacing_mm, double head_voxels,
 }  // namespace
 
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
-  matching.sigma = 0.06 * spacing_mm;
+  matching.sigma = (matching.similarity == Similarity::lncc ? 0.2 : 0.06) * spacing_mm;
   matching.shooting.fluid.alpha = 0.8 / (spacing_mm * spacing_mm);
   matching.shooting.fluid.beta = matching.shooting.fluid.alpha;
 }
 
 MatchingOptions default_matching() {
   MatchingOptions options;
+  options.similarity = Similarity::lncc;
+  options.lncc_radius = 1;
   set_matching_scale(options, 1.0);
   options.shooting.time_steps = 2;
   return options;

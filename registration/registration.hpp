@@ -15,10 +15,11 @@
 namespace cinnabar::registration {
 
 /// The model chosen on pairs of real brains (docs/results.md), the same in millimetres on every grid: in
-/// voxels of a grid of that spacing, sigma = 0.06 h and alpha = beta = 0.8 / h^2 with h the spacing in mm.
+/// voxels of a grid of that spacing, alpha = beta = 0.8 / h^2 and sigma = 0.2 h for LNCC, else 0.06 h, with h
+/// the spacing in mm.
 void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 
-/// MatchingOptions with few time steps, at the scale of 1 mm.
+/// LNCC of windows of 3^3 voxels, few time steps, at the scale of 1 mm.
 MatchingOptions default_matching();
 
 /// Everything `cinnabar register` can be told. Its methods are LDDMM (levels, no predictor), Quicksilver (a
