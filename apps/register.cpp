@@ -55,6 +55,10 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
     options.initial = read_affine(arguments.initial_transform).matrix;
   }
   choose_method(arguments.method, arguments.seed, arguments.sigma, options);
+  if (options.predictor && options.matching.similarity != Similarity::ssd) {
+    const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
+    options.matching.sigma = arguments.sigma.value_or(default_sigma(options.matching.similarity, spacing_mm));
+  }
   const bool by_intensities = method_of(options) != "lddmm" || options.matching.similarity == Similarity::ssd;
   options.preparation.match_histograms = !arguments.no_histogram_matching && by_intensities;
   return options;

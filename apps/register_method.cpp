@@ -95,9 +95,8 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
     }
   };
   if (predicts) {
-    refuse({"--alpha", "--beta", "--gamma", "--power", "--time-steps", "--inverse-iterations", "--similarity",
-            "--lncc-radius"},
-           "the network fixes the model");
+    refuse({"--alpha", "--beta", "--gamma", "--power", "--time-steps", "--inverse-iterations"},
+           "the network fixes the metric");
     refuse({"--iterations", "--shrink", "--smoothing"}, "there are no levels");
   } else {
     refuse({"--network", "--correction", "--corrections", "--samples", "--batch", "--stride", "--precision"},
@@ -108,7 +107,9 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
            "its network sees whole images, once");
   }
   if (!refines) refuse({"--refine-iterations"}, "it refines no prediction");
-  if (predicts && !refines) refuse({"--sigma", "--relative-decrease"}, "it does not optimise");
+  if (predicts && !refines) {
+    refuse({"--similarity", "--lncc-radius", "--sigma", "--relative-decrease"}, "it does not optimise");
+  }
 }
 
 void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::optional<double> sigma,

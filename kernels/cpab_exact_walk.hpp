@@ -306,10 +306,10 @@ class CpabExactWalk {
   }
 
   /// Shortens exit.time to a time up to which the point certainly stays inside, and names the face that may
-  /// be reached then. The third derivative of the path's height at time t differs from the present one by at
-  /// most size (e^(n t) - 1) |L a| with n = |L| and a the acceleration. So the height stays above the
-  /// parabola whose second derivative is a third of the lowest third derivative, times the time, below the
-  /// present one.
+  /// be reached then. With n = |L| and a the acceleration, the third derivative of the path's height changes
+  /// within t by at most size n t e^(n t) |L a|; integrated, that counts a quarter. So the height stays above
+  /// the parabola whose second derivative is a third of the lowest third derivative, times the time, below
+  /// the present one.
   CINNABAR_HD void find_safe_time(const T* velocity, const T* acceleration, CpabExit<T>& exit) const {
     T jerk[D];
     cpab_apply_linear<T, D>(record_, acceleration, jerk);
@@ -341,8 +341,8 @@ class CpabExactWalk {
 
   T record_[CpabRecord<D>::kSize];
   T piece_;  // what is left of it
-  std::int32_t rounds_ =
-      kNewCell;  // of the present move; kNewCell or 0 before it, as the record is old or not
+  // Rounds of the present move. Between moves kNewCell where the record is not the place's, else 0.
+  std::int32_t rounds_ = kNewCell;
 };
 
 }  // namespace cinnabar

@@ -133,8 +133,12 @@ void take_grid(const std::string& file, double spacing_mm, double head_voxels,
 
 }  // namespace
 
+double default_sigma(Similarity similarity, double spacing_mm) {
+  return (similarity == Similarity::lncc ? 0.2 : 0.06) * spacing_mm;
+}
+
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
-  matching.sigma = (matching.similarity == Similarity::lncc ? 0.2 : 0.06) * spacing_mm;
+  matching.sigma = default_sigma(matching.similarity, spacing_mm);
   matching.shooting.fluid.alpha = 0.8 / (spacing_mm * spacing_mm);
   matching.shooting.fluid.beta = matching.shooting.fluid.alpha;
 }
@@ -181,11 +185,12 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<d
   const MomentumModel& model = predictor->model();
   const std::string file = predictor->files().front().path.string();
   take_grid(file, model.spacing_mm, model.head_voxels, options.preparation);
-  if (!options.levels.empty() && !sigma && model.sigma <= 0.0) {
+  if (options.levels.empty()) options.matching.similarity = Similarity::ssd;
+  const bool by_squares = options.matching.similarity == Similarity::ssd;
+  if (!options.levels.empty() && !sigma && by_squares && model.sigma <= 0.0) {
     fail_input(file, ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
   }
-  options.matching.sigma = sigma.value_or(model.sigma);
-  options.matching.similarity = Similarity::ssd;
+  if (by_squares) options.matching.sigma = sigma.value_or(model.sigma);
   options.matching.shooting = predictor->model().shooting();
   options.predictor = std::move(predictor);
 }

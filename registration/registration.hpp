@@ -14,9 +14,11 @@
 
 namespace cinnabar::registration {
 
+/// Sigma in voxels of a grid of that spacing h in mm: 0.2 h for LNCC, else 0.06 h.
+double default_sigma(Similarity similarity, double spacing_mm);
+
 /// The model chosen on pairs of real brains (docs/results.md), the same in millimetres on every grid: in
-/// voxels of a grid of that spacing, alpha = beta = 0.8 / h^2 and sigma = 0.2 h for LNCC, else 0.06 h, with h
-/// the spacing in mm.
+/// voxels of a grid of that spacing, default_sigma and alpha = beta = 0.8 / h^2 with h the spacing in mm.
 void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 
 /// LNCC of windows of 3^3 voxels, few time steps, at the scale of 1 mm.
@@ -39,8 +41,8 @@ struct RegistrationOptions {
 std::string_view method_of(const RegistrationOptions& options);
 
 /// Starts from what a predictor makes: takes over the grid and the metric it was trained on. A
-/// `resolution_mm` that is set already stays; `sigma` is that of a refinement, by default the predictor's
-/// own. Throws InputError where the network does not say what is needed.
+/// `resolution_mm` that is set already stays; `sigma` is that of a refinement by SSD, by default the
+/// predictor's own. Throws InputError where the network does not say what is needed.
 void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
                 RegistrationOptions& options);
 

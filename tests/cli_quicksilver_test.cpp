@@ -158,6 +158,9 @@ TEST_F(QuicksilverCommand, RefinesAPrediction) {
   EXPECT_LE(record["iterations"].get<int>(), 4);
   EXPECT_EQ(record["levels"].size(), 1u);
   EXPECT_TRUE(record["stage_seconds"].contains("refinement"));
+  EXPECT_EQ(record["parameters"]["similarity"], "lncc");
+  const nlohmann::json squared = run("--method quicksilver+lddmm --similarity ssd");
+  EXPECT_EQ(squared["parameters"]["sigma"].get<double>(), coarse_model().sigma);
 }
 
 TEST_F(QuicksilverCommand, ShortensWhatCannotBeShotOnlyWhereAnOptimiserFollows) {
@@ -229,7 +232,8 @@ TEST_F(QuicksilverCommand, RefusesBadNetworksAndOptionsInOneLine) {
                  "another metric or grid");
   write_network("nowhere.safetensors", {.model = {}});
   expect_refused(command(method, "nowhere.safetensors"), "give --resolution");
-  expect_refused(command("--method quicksilver+lddmm --resolution 4", "nowhere.safetensors"), "give --sigma");
+  expect_refused(command("--method quicksilver+lddmm --similarity ssd --resolution 4", "nowhere.safetensors"),
+                 "give --sigma");
   expect_refused(command(method + "--alpha 0.1"), "--alpha");
   expect_refused(command(method + "--iterations 10"), "--iterations");
   expect_refused(command(method + "--sigma 1"), "--sigma");

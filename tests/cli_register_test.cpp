@@ -110,8 +110,7 @@ TEST_F(Register, ScalesItsDefaultsWithTheSpacing) {
     EXPECT_EQ(result.status, 0) << result.output;
     return nlohmann::json::parse(read_bytes(at("out_run.json")))["parameters"];
   };
-  const auto at_5 = parameters("--resolution 5"),
-             squared = parameters("--resolution 5 --similarity ssd"),
+  const auto at_5 = parameters("--resolution 5"), squared = parameters("--resolution 5 --similarity ssd"),
              given = parameters("--resolution 5 --alpha 0.3 --sigma 0.5");
   EXPECT_NEAR(at_5["alpha"].get<double>(), 0.8 / 25.0, 1e-9);
   EXPECT_NEAR(at_5["beta"].get<double>(), 0.8 / 25.0, 1e-9);

@@ -11,8 +11,8 @@
 
 namespace cinnabar::cuda {
 
-constexpr int kFlowBlock =
-    128;  // one point a thread: a walk waits for its own roots, other warps fill the time
+/// Threads of a block, one point each: a walk waits for its own roots, and other warps fill the time.
+constexpr int kFlowBlock = 128;
 /// Blocks of an SM that registers must allow: of walks to the end, and of walks there and back.
 constexpr int kForwardBlocks[] = {0, 8, 6, 4};
 constexpr int kBackwardBlocks[] = {0, 2, 4, 3};

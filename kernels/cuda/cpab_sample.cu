@@ -31,7 +31,7 @@ __device__ __forceinline__ PointCell<D> locate_end(const SampleGeometry& geometr
   return locate_sample<D>(coordinates, geometry);
 }
 
-// budget: <=128 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=128 registers, 0 B shared, 128 threads, occupancy >= 0.25
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
     cpab_sample_forward_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* image,
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
   });
 }
 
-// budget: <=136 registers, 24576 B shared, 128 threads, occupancy >= 0.12
+// budget: <=128 registers, 0 B shared, 128 threads, occupancy >= 0.25
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
     cpab_sample_backward_image_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kFlowBlock, kSamplingBlocks[D])
   });
 }
 
-// budget: <=168 registers, 31232 B shared, 128 threads, occupancy >= 0.12
+// budget: <=168 registers, 6400 B shared, 128 threads, occupancy >= 0.18
 template <int D, bool kSteps>
 __global__ void __launch_bounds__(kFlowBlock, kBackwardBlocks[D])
     cpab_sample_backward_maps_voxel_kernel(FlowInput in, SampleGeometry geometry, const float* grad_output,
