@@ -40,12 +40,7 @@ AffineModel parse_affine(const std::string& name) {
 
 RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fixed, Device device) {
   RegistrationOptions options = arguments.options;
-  const Geometry grid = registration_grid(fixed, options.preparation);
   options.matching.similarity = similarity_named(arguments.similarity);
-  set_matching_scale(options.matching, grid.spacing_mm()[0]);
-  if (arguments.sigma) options.matching.sigma = *arguments.sigma;
-  if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
-  if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
   options.levels = parse_levels({arguments.iterations, arguments.shrink, arguments.smoothing});
   options.affine.model = parse_affine(arguments.affine);
   options.affine.device = device;
@@ -54,11 +49,12 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
   if (!arguments.initial_transform.empty()) {
     options.initial = read_affine(arguments.initial_transform).matrix;
   }
-  choose_method(arguments.method, arguments.seed, arguments.sigma, options);
-  if (options.predictor && options.matching.similarity != Similarity::ssd) {
-    const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
-    options.matching.sigma = arguments.sigma.value_or(default_sigma(options.matching.similarity, spacing_mm));
-  }
+  choose_method(arguments.method, arguments.seed, options);
+  const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
+  if (!options.predictor) set_matching_scale(options.matching, spacing_mm);
+  if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
+  if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
+  options.matching.sigma = arguments.sigma ? *arguments.sigma : default_sigma(options, spacing_mm);
   const bool by_intensities = method_of(options) != "lddmm" || options.matching.similarity == Similarity::ssd;
   options.preparation.match_histograms = !arguments.no_histogram_matching && by_intensities;
   return options;

@@ -112,8 +112,7 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
   }
 }
 
-void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::optional<double> sigma,
-                   RegistrationOptions& options) {
+void choose_method(const MethodArguments& arguments, std::uint64_t seed, RegistrationOptions& options) {
   if (arguments.method == "lddmm") return;
   if (arguments.method == kVoxelmorph) {
     if (arguments.network.empty()) {
@@ -134,7 +133,7 @@ void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::op
   settings.device = options.preparation.device;
   options.levels.clear();
   if (arguments.method == "quicksilver+lddmm") options.levels = {{1.0, 0.0, arguments.refine_iterations}};
-  start_from(std::make_shared<QuicksilverPredictor>(settings), sigma, options);
+  start_from(std::make_shared<QuicksilverPredictor>(settings), options);
 }
 
 }  // namespace cinnabar::apps

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "registration/registration.hpp"
@@ -26,8 +25,8 @@ void add_method_options(CLI::App& command, MethodArguments& arguments);
 /// Throws InputError for an option, typed or read from a file, that the method does not know what to do with.
 void require_options_of_method(const CLI::App& command, const MethodArguments& arguments);
 
-/// Makes `options`, which are complete for LDDMM, those of the method. Loads its networks.
-void choose_method(const MethodArguments& arguments, std::uint64_t seed, std::optional<double> sigma,
+/// Makes `options`, those of LDDMM, those of the method. Loads its networks.
+void choose_method(const MethodArguments& arguments, std::uint64_t seed,
                    registration::RegistrationOptions& options);
 
 }  // namespace cinnabar::apps

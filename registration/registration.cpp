@@ -180,19 +180,24 @@ std::string_view method_of(const RegistrationOptions& options) {
   return options.levels.empty() ? "quicksilver" : "quicksilver+lddmm";
 }
 
-void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
-                RegistrationOptions& options) {
+void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOptions& options) {
   const MomentumModel& model = predictor->model();
-  const std::string file = predictor->files().front().path.string();
-  take_grid(file, model.spacing_mm, model.head_voxels, options.preparation);
+  take_grid(predictor->files().front().path.string(), model.spacing_mm, model.head_voxels,
+            options.preparation);
   if (options.levels.empty()) options.matching.similarity = Similarity::ssd;
-  const bool by_squares = options.matching.similarity == Similarity::ssd;
-  if (!options.levels.empty() && !sigma && by_squares && model.sigma <= 0.0) {
-    fail_input(file, ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
-  }
-  if (by_squares) options.matching.sigma = sigma.value_or(model.sigma);
-  options.matching.shooting = predictor->model().shooting();
+  options.matching.shooting = model.shooting();
   options.predictor = std::move(predictor);
+}
+
+double default_sigma(const RegistrationOptions& options, double spacing_mm) {
+  if (!options.predictor || options.matching.similarity != Similarity::ssd)
+    return default_sigma(options.matching.similarity, spacing_mm);
+  const double sigma = options.predictor->model().sigma;
+  if (sigma <= 0.0 && !options.levels.empty()) {
+    fail_input(options.predictor->files().front().path.string(),
+               ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
+  }
+  return sigma;
 }
 
 void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options) {

@@ -41,10 +41,13 @@ struct RegistrationOptions {
 std::string_view method_of(const RegistrationOptions& options);
 
 /// Starts from what a predictor makes: takes over the grid and the metric it was trained on. A
-/// `resolution_mm` that is set already stays; `sigma` is that of a refinement by SSD, by default the
-/// predictor's own. Throws InputError where the network does not say what is needed.
-void start_from(std::shared_ptr<QuicksilverPredictor> predictor, std::optional<double> sigma,
-                RegistrationOptions& options);
+/// `resolution_mm` that is set already stays. Throws InputError where the network does not say its grid.
+void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOptions& options);
+
+/// Sigma where none is given, on a grid of that spacing: that of the predictor's momenta where the data term
+/// is theirs, SSD, else that of the similarity. Throws InputError where a refinement needs what the
+/// predictor's network does not say.
+double default_sigma(const RegistrationOptions& options, double spacing_mm);
 
 /// Registers by a VoxelMorph network on the grid that it was trained on; a `resolution_mm` that is set
 /// already stays. Throws InputError where the network does not say its grid.
