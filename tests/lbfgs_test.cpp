@@ -55,16 +55,30 @@ TEST(Lbfgs, StopsAtAWallWithoutTouchingIt) {
 }
 
 /// One iteration on -x from 0; what lies beyond 0.7 is up to the test.
-LbfgsResult descend_a_slope(const std::function<Evaluation(double x)>& beyond) {
+LbfgsResult descend_a_slope(const std::function<Evaluation(double x)>& beyond,
+                            LbfgsOptions options = patient()) {
   LbfgsProblem problem;
   problem.evaluate = [&](const Tensor& point) -> Evaluation {
     const double x = point.data<double>()[0];
     if (x > 0.7) return beyond(x);
     return {-x, [] { return Tensor::from<double>({-1.0}, {1}); }};
   };
-  LbfgsOptions options = patient();
   options.max_iterations = 1;
   return minimise_lbfgs(Tensor::from<double>({0.0}, {1}), problem, options);
+}
+
+// No slope is ever flat enough: a search that holds a lower point ends after that many evaluations.
+TEST(Lbfgs, LooksForAFlatterPointOnlySoLong) {
+  const auto slope = [](double x) -> Evaluation {
+    return {-x, [] { return Tensor::from<double>({-1.0}, {1}); }};
+  };
+  for (const int limit : {2, 6, 9}) {
+    LbfgsOptions options = patient();
+    options.max_refining_evaluations = limit;
+    const LbfgsResult found = descend_a_slope(slope, options);
+    EXPECT_EQ(found.evaluations, 1 + limit);
+    EXPECT_LT(found.value, -1.0);
+  }
 }
 
 // The slope is nowhere flat, so a search for such a point would end beside the wall.
