@@ -88,40 +88,55 @@ CINNABAR_HD void cpab_undo_line(const T* map, const CpabMove<T, 1>& move, T* adj
   *adjoint *= std::exp(z);
 }
 
-/// The face at the end of a move; the next one starts at `start` in its own box. Where the velocity jumps
-/// there by j, a change dx of the point changes the time of the exit by -n dx / (n v) and what follows by
-/// that times j; without a jump nothing changes.
+/// How the velocity changes where a path goes through a face.
 template <class T, int D>
-CINNABAR_HD void cpab_undo_crossing(const T* map_before, const T* map_after, const T* start,
-                                    std::int32_t crossing, T* adjoint) {
+struct CpabJump {
   T normal[D];
+  T difference[D];  ///< before - after
+  T through;        ///< velocity before, along the normal
+  int counts;       ///< 1, or 0 where the field is continuous or the path grazes the face
+};
+
+/// Of the face at the end of a move; the next one starts at `start` in its own box.
+template <class T, int D>
+CINNABAR_HD CpabJump<T, D> cpab_jump(const T* map_before, const T* map_after, const T* start,
+                                     std::int32_t crossing) {
+  CpabJump<T, D> jump;
   T end[D];
-  cpab_unpack_crossing<T, D>(crossing, normal, end);
+  cpab_unpack_crossing<T, D>(crossing, jump.normal, end);
   CINNABAR_UNROLL
   for (int a = 0; a < D; ++a) end[a] += start[a];
   T before[D];
   T after[D];
   cpab_apply<T, D>(map_before, end, before);
   cpab_apply<T, D>(map_after, start, after);
-  T jump = T(0);
+  T largest = T(0);
   T scale = T(0);
-  T through = T(0);
-  T along = T(0);
+  jump.through = T(0);
   CINNABAR_UNROLL
   for (int r = 0; r < D; ++r) {
     T size = std::abs(map_before[r * (D + 1) + D]);
     CINNABAR_UNROLL
     for (int k = 0; k < D; ++k) size += std::abs(map_before[r * (D + 1) + k] * end[k]);
     scale = size > scale ? size : scale;
-    const T difference = before[r] - after[r];
-    jump = std::abs(difference) > jump ? std::abs(difference) : jump;
-    through += normal[r] * before[r];
-    along += difference * adjoint[r];
+    jump.difference[r] = before[r] - after[r];
+    largest = std::abs(jump.difference[r]) > largest ? std::abs(jump.difference[r]) : largest;
+    jump.through += jump.normal[r] * before[r];
   }
   const T least = CpabLimits<T>::kJump * scale;
-  if (!(jump > least) || !(std::abs(through) > least)) return;
+  jump.counts = static_cast<int>(largest > least) & static_cast<int>(std::abs(jump.through) > least);
+  return jump;
+}
+
+/// A change dx of the point changes the time of the exit by -n dx / (n v), and what follows by that times the
+/// jump of the velocity.
+template <class T, int D>
+CINNABAR_HD void cpab_undo_jump(const CpabJump<T, D>& jump, T* adjoint) {
+  T along = T(0);
   CINNABAR_UNROLL
-  for (int a = 0; a < D; ++a) adjoint[a] -= normal[a] * (along / through);
+  for (int a = 0; a < D; ++a) along += jump.difference[a] * adjoint[a];
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) adjoint[a] -= jump.normal[a] * (along / jump.through);
 }
 
 template <class Walk>
@@ -153,7 +168,8 @@ CINNABAR_HD void cpab_undo(const Field& field, const CpabMove<T, D>& move, std::
     if (move.crossing != 0 && next_cell >= 0) {
       T next_record[CpabRecord<D>::kSize];
       field.load(next_cell, next_record);
-      cpab_undo_crossing<T, D>(record, next_record, next_u, move.crossing, adjoint);
+      const CpabJump<T, D> jump = cpab_jump<T, D>(record, next_record, next_u, move.crossing);
+      if (jump.counts != 0) cpab_undo_jump(jump, adjoint);
     }
     if constexpr (D == 1) {
       cpab_undo_line<T>(record, move, adjoint, gain);
@@ -164,6 +180,15 @@ CINNABAR_HD void cpab_undo(const Field& field, const CpabMove<T, D>& move, std::
   sink.add(move.cell, gain);
 }
 
+/// Divergence of a cell's velocity.
+template <class T, int D>
+CINNABAR_HD T cpab_trace(const T* map) {
+  T trace = map[0];
+  CINNABAR_UNROLL
+  for (int a = 1; a < D; ++a) trace += map[a * (D + 2)];
+  return trace;
+}
+
 /// Integral of the divergence along a walk.
 template <class T, int D, class Walk, class Field>
 CINNABAR_HD T cpab_walk_log_determinant(Walk& walk, const Field& field, const T* point) {
@@ -172,11 +197,7 @@ CINNABAR_HD T cpab_walk_log_determinant(Walk& walk, const Field& field, const T*
   walk.start(field, point);
   while (walk.going()) {
     if (!walk.advance(field, move)) continue;
-    const T* map = field.map(move.cell);
-    T trace = map[0];
-    CINNABAR_UNROLL
-    for (int a = 1; a < D; ++a) trace += map[a * (D + 2)];
-    sum += trace * move.time;
+    sum += cpab_trace<T, D>(field.map(move.cell)) * move.time;
   }
   return sum;
 }

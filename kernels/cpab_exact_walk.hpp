@@ -96,11 +96,11 @@ constexpr bool kCpabSkips = true;
 
 /// A time in [0, limit] up to which a height over a face certainly does not fall below zero: the first root
 /// of height + fall t + (bend / 2) t^2, or `limit`, with height >= 0 and `bend` a lower bound of the second
-/// derivative up to `limit`.
-template <class T>
+/// derivative up to `limit`. Selects only where kSkips is false, so that a loop over points vectorises.
+template <bool kSkips, class T>
 CINNABAR_HD T cpab_safe_time(T height, T fall, T bend, T limit) {
   const bool falls = fall < T(0);
-  if (kCpabSkips) {
+  if (kSkips) {
     const T slope = falls ? fall : T(0);
     const T curve = bend < T(0) ? bend : T(0);
     if (cpab_multiply_add(cpab_multiply_add(curve, limit * T(0.5), slope), limit, height) > T(0))
@@ -109,6 +109,44 @@ CINNABAR_HD T cpab_safe_time(T height, T fall, T bend, T limit) {
   const T root = cpab_rough_root(cpab_multiply_add(fall, fall, T(-2) * bend * height));  // NaN: turns round
   const T time = cpab_rough_quotient(falls ? T(2) * height : root + fall, falls ? root - fall : -bend);
   return time < limit && (falls || bend < T(0)) ? time : limit;
+}
+
+/// By how much a height over a face can fall short of its Taylor polynomial, per face size: the part of its
+/// third derivative that may change within `limit`. With n = |L| and a the acceleration, that derivative
+/// changes within t by at most size n t e^(n t) |L a|; integrated, that counts a quarter.
+template <class T, int D>
+CINNABAR_HD T cpab_slack(T norm, const T* jerk, T limit) {
+  T largest = T(0);
+  CINNABAR_UNROLL
+  for (int a = 0; a < D; ++a) {
+    const T size = std::abs(jerk[a]);
+    largest = size > largest ? size : largest;
+  }
+  const T x = norm * limit;
+  return x * (T(1) + x + x * x) * largest * T(0.25);
+}
+
+/// A time up to which a point in front of a face certainly stays there, at most `limit`: its height stays
+/// above the parabola whose second derivative is a third of the lowest third derivative, times the time,
+/// below the present one.
+template <bool kSkips, class T, int D>
+CINNABAR_HD T cpab_safe_time_before(const CpabFace<T, D>& face, const T* u, const T* velocity,
+                                    const T* acceleration, const T* jerk, T slack, T limit) {
+  const T fall = face.along(velocity);
+  T height = face(u) + CpabLimits<T>::kTolerance;
+  // Outside already it leaves at once, or it is on its way in and may not go further out.
+  height = height <= T(0) ? (fall < T(0) ? T(0) : CpabLimits<T>::kTolerance) : height;
+  const T change = face.along(jerk) - face.size() * slack;
+  const T bend = face.along(acceleration) + (change < T(0) ? change * (limit * (T(1) / T(3))) : T(0));
+  return cpab_safe_time<kSkips>(height, fall, bend, limit);
+}
+
+/// How long the pieces of a cell's moves are: a series holds over norm * time <= 1.
+template <class T>
+CINNABAR_HD T cpab_longest_piece(T norm) {
+  constexpr T kShortest = static_cast<T>(kCpabShortest);
+  const T longest = cpab_rough_quotient(T(1), norm);
+  return longest > kShortest ? (longest < T(1) ? longest : T(1)) : kShortest;
 }
 
 /// First theta in [0, limit) at which height + sum_k slope[k] theta^(k+1) falls below -tolerance, or `limit`.
@@ -147,6 +185,9 @@ CINNABAR_HD T cpab_first_exit(T height, const T (&slope)[CpabLimits<T>::kTerms],
   }
   return theta;
 }
+
+/// Rounds after which a move that has not reached an exit is no longer left to safe times.
+constexpr int kCpabPatience = 8;
 
 template <class T>
 struct CpabExit {
@@ -233,7 +274,7 @@ class CpabExactWalk {
     cpab_apply_linear<T, D>(record_, velocity, acceleration);
     CpabExit<T> exit{piece_, -1};
     const bool stops = state.exits < kCpabMostExits<D>;
-    const bool quick = state.place.inside() && rounds_ < kPatience;
+    const bool quick = state.place.inside() && rounds_ < kCpabPatience;
     if (stops && quick) {
       find_safe_time(velocity, acceleration, exit);
     } else if (stops) {
@@ -261,7 +302,6 @@ class CpabExactWalk {
   }
 
  private:
-  static constexpr int kPatience = 8;
   static constexpr int kNewCell = -1;
 
   template <class Field>
@@ -273,11 +313,7 @@ class CpabExactWalk {
     move.crossing = 0;
     if (rounds_ == kNewCell) field.load(move.cell, record_);
     rounds_ = 0;
-    const T norm = record_[CpabRecord<D>::kNorm];
-    constexpr T kShortest = static_cast<T>(kCpabShortest);
-    T longest = cpab_rough_quotient(T(1), norm);
-    longest = longest > kShortest ? longest : kShortest;
-    longest = longest < T(1) ? longest : T(1);
+    const T longest = cpab_longest_piece(record_[CpabRecord<D>::kNorm]);
     piece_ = state.remaining < longest ? state.remaining : longest;
     state.remaining -= piece_;
   }
@@ -306,35 +342,18 @@ class CpabExactWalk {
   }
 
   /// Shortens exit.time to a time up to which the point certainly stays inside, and names the face that may
-  /// be reached then. With n = |L| and a the acceleration, the third derivative of the path's height changes
-  /// within t by at most size n t e^(n t) |L a|; integrated, that counts a quarter. So the height stays above
-  /// the parabola whose second derivative is a third of the lowest third derivative, times the time, below
-  /// the present one.
+  /// be reached then.
   CINNABAR_HD void find_safe_time(const T* velocity, const T* acceleration, CpabExit<T>& exit) const {
     T jerk[D];
     cpab_apply_linear<T, D>(record_, acceleration, jerk);
-    T largest = T(0);
-    CINNABAR_UNROLL
-    for (int a = 0; a < D; ++a) {
-      const T size = std::abs(jerk[a]);
-      largest = size > largest ? size : largest;
-    }
-    const T x = record_[CpabRecord<D>::kNorm] * piece_;
-    const T slack = x * (T(1) + x + x * x) * largest * T(0.25);
-    const T limit = piece_;
+    const T slack = cpab_slack<T, D>(record_[CpabRecord<D>::kNorm], jerk, piece_);
     const int leaving = exits();
     CINNABAR_UNROLL
     for (int number = 0; number <= D; ++number) {
       const bool leads_out = (leaving >> number & 1) != 0;
       if (kCpabSkips && !leads_out) continue;
-      const CpabFace<T, D> plane = face(number);
-      const T fall = plane.along(velocity);
-      T height = plane(state.u) + CpabLimits<T>::kTolerance;
-      // Outside already it leaves at once, or it is on its way in and may not go further out.
-      if (height <= T(0)) height = fall < T(0) ? T(0) : CpabLimits<T>::kTolerance;
-      const T change = plane.along(jerk) - plane.size() * slack;
-      const T bend = plane.along(acceleration) + (change < T(0) ? change * (limit * (T(1) / T(3))) : T(0));
-      const T safe = cpab_safe_time(height, fall, bend, limit);
+      const T safe = cpab_safe_time_before<kCpabSkips, T, D>(face(number), state.u, velocity, acceleration,
+                                                             jerk, slack, piece_);
       if (leads_out && safe < exit.time) exit = {safe, number};
     }
   }

@@ -6,6 +6,7 @@
 
 #include "autograd/elementwise.hpp"
 #include "autograd/gradcheck.hpp"
+#include "autograd/layout.hpp"
 #include "tests/cpab_fields.hpp"
 
 namespace cinnabar::testing {
@@ -148,6 +149,33 @@ TEST(CpabFlow, GradcheckRejectsTheGradientOfTheOtherIntegrator) {
     });
   };
   EXPECT_FALSE(gradcheck(wrong, {points_inside(6, 2, 3), lively_theta(space, 1, 4)}));
+}
+
+/// What a flow says about points: ends [P, d], gradients of the sum of the ends [P, d] and log det [P, 1].
+std::vector<Tensor> facts_of_flow(const Tensor& points, const Tensor& theta, const CpabSpace& space) {
+  const Variable start(points, true);
+  const Variable ends = cpab_flow(start, Variable(theta), space);
+  ends.backward(Tensor::full(ends.shape(), 1.0, points.dtype()));
+  return {ends.value().reshape(points.shape()), start.grad(),
+          cpab_log_determinant(points, theta, space).reshape({points.shape(0), 1})};
+}
+
+TEST(CpabFlow, APointMovesTheSameInAnyCompany) {
+  // A free boundary: many points leave the domain, or start beside it.
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const Boxes& boxes : {Boxes{6, 4}, Boxes{3, 4, 2}}) {
+      const CpabSpace space(boxes, {.zero_boundary = false}, dtype);
+      const Tensor theta = lively_theta(space, 1, 5);
+      const Tensor many = random_tensor({203, space.dims()}, 6, -0.2, 1.2, dtype);
+      const std::vector<Tensor> together = facts_of_flow(many, theta, space);
+      for (const std::int64_t i : {0, 1, 77, 202}) {
+        const auto row = [&](const Tensor& rows) { return slice(Variable(rows), 0, i, i + 1).value(); };
+        const std::vector<Tensor> alone = facts_of_flow(row(many), theta, space);
+        for (std::size_t fact = 0; fact < alone.size(); ++fact)
+          EXPECT_EQ(distance(alone[fact], row(together[fact])), 0.0) << fact << ' ' << i;
+      }
+    }
+  }
 }
 
 TEST(CpabFlow, TheFlowOfMinusThetaIsTheInverse) {

@@ -1,23 +1,15 @@
 #include "kernels/cpab.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
-#include "kernels/cpu/cpab_field.hpp"
+#include "engine/divide_up.hpp"
+#include "kernels/cpu/cpab_walks.hpp"
 
 namespace cinnabar::cpu {
 namespace {
 
 constexpr const char* kOp = "cpab";
 constexpr std::int64_t kGrain = 1024;  // points handed to a thread at once
-
-template <class T, int D>
-bool is_nan(const T* point) {
-  T sum = T(0);
-  for (int a = 0; a < D; ++a) sum += point[a] * T(0);
-  return std::isnan(sum);
-}
 
 /// Fields and points of a call.
 template <class T, int D>
@@ -35,46 +27,22 @@ struct Call {
   }
 };
 
-/// Walks every point; `result` turns its walk into numbers, NaN points into NaN.
-template <class T, int D, int kNumbers, class Walk, class Result>
-void walk_all(const Call<T, D>& call, const Walk& fresh, T* target, const Result& result) {
+/// Walks every point: follow(walks, points, count, target) turns points into kNumbers each.
+template <class Walks, int kNumbers, class T, int D, class Follow>
+void walk_all(const Call<T, D>& call, const CpabOptions& options, T* target, const Follow& follow) {
   const CpabShape& shape = call.shape;
-  const std::int64_t chunks = (shape.points + kGrain - 1) / kGrain;
+  const std::int64_t chunks = divide_up(shape.points, kGrain);
   parallel_for(shape.batch * chunks, 1, [&](std::int64_t first_chunk, std::int64_t last_chunk) {
     for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
       const std::int64_t n = chunk / chunks;
-      const std::int64_t end = std::min((chunk % chunks + 1) * kGrain, shape.points);
+      const std::int64_t p = chunk % chunks * kGrain;
       const CpabField<T, D> field = call.fields[n];
-      Walk walk = fresh;
-      for (std::int64_t p = chunk % chunks * kGrain; p < end; ++p) {
-        const T* point = call.point(n, p);
-        T* numbers = target + (n * shape.points + p) * kNumbers;
-        if (is_nan<T, D>(point)) {
-          std::fill_n(numbers, kNumbers, std::numeric_limits<T>::quiet_NaN());
-        } else {
-          result(walk, field, point, numbers);
-        }
-      }
+      Walks walks(field, options);
+      follow(walks, call.point(n, p), static_cast<int>(std::min(kGrain, shape.points - p)),
+             target + (n * shape.points + p) * kNumbers);
     }
   });
 }
-
-/// Results of walk_all.
-template <class T, int D>
-struct EndPoint {
-  template <class Walk>
-  void operator()(Walk& walk, const CpabField<T, D>& field, const T* point, T* end) const {
-    cpab_walk_to_end<T, D>(walk, field, point, end);
-  }
-};
-
-template <class T, int D>
-struct LogDeterminant {
-  template <class Walk>
-  void operator()(Walk& walk, const CpabField<T, D>& field, const T* point, T* value) const {
-    *value = cpab_walk_log_determinant<T, D>(walk, field, point);
-  }
-};
 
 void forward(const Tensor& maps, const Tensor& points, const CpabGrid& grid, const CpabOptions& options,
              Tensor& output) {
@@ -83,8 +51,11 @@ void forward(const Tensor& maps, const Tensor& points, const CpabGrid& grid, con
     using T = decltype(type);
     constexpr int D = decltype(dims)::value;
     const Call<T, D> call(maps, points, grid, options, shape);
-    with_cpab_walk<T, D>(options, [&](const auto& fresh) {
-      walk_all<T, D, D>(call, fresh, output.data<T>(), EndPoint<T, D>());
+    with_cpab_walks<T, D>(options, [&](auto walks_type) {
+      using Walks = typename decltype(walks_type)::type;
+      walk_all<Walks, D>(
+          call, options, output.data<T>(),
+          [](Walks& walks, const T* from, int count, T* ends) { walks.to_ends(from, count, ends); });
     });
   });
 }
@@ -96,8 +67,12 @@ void log_determinant(const Tensor& maps, const Tensor& points, const CpabGrid& g
     using T = decltype(type);
     constexpr int D = decltype(dims)::value;
     const Call<T, D> call(maps, points, grid, options, shape);
-    with_cpab_walk<T, D>(options, [&](const auto& fresh) {
-      walk_all<T, D, 1>(call, fresh, result.data<T>(), LogDeterminant<T, D>());
+    with_cpab_walks<T, D>(options, [&](auto walks_type) {
+      using Walks = typename decltype(walks_type)::type;
+      walk_all<Walks, 1>(call, options, result.data<T>(),
+                         [](Walks& walks, const T* from, int count, T* values) {
+                           walks.log_determinants(from, count, values);
+                         });
     });
   });
 }
@@ -120,8 +95,8 @@ void velocity(const Tensor& maps, const Tensor& points, const CpabGrid& grid, Te
   });
 }
 
-template <class T, int D, class Walk>
-void run_backward(const Call<T, D>& call, const Walk& fresh, const T* grad_output, T* grad_maps,
+template <class Walks, class T, int D>
+void run_backward(const Call<T, D>& call, const CpabOptions& options, const T* grad_output, T* grad_maps,
                   T* grad_points) {
   const CpabShape& shape = call.shape;
   const CpabGrid& grid = call.fields.grid();
@@ -133,19 +108,20 @@ void run_backward(const Call<T, D>& call, const Walk& fresh, const T* grad_outpu
       const std::int64_t part = task % parts;
       const CpabField<T, D> field = call.fields[n];
       CpabCellSums<D> sink = sums.part(n, part);
-      for (std::int64_t p = shape.points * part / parts; p < shape.points * (part + 1) / parts; ++p) {
+      Walks walks(field, options);
+      T ends[kCpabBlock * D];
+      T adjoints[kCpabBlock * D];
+      const std::int64_t end = shape.points * (part + 1) / parts;
+      for (std::int64_t p = shape.points * part / parts; p < end; p += kCpabBlock) {
+        const int count = static_cast<int>(std::min<std::int64_t>(kCpabBlock, end - p));
         const std::int64_t at = (n * shape.points + p) * D;
-        if (is_nan<T, D>(call.point(n, p))) {
-          std::fill_n(grad_points + at, D, std::numeric_limits<T>::quiet_NaN());
-          continue;
-        }
-        const auto seed = [&](const T*, T* adjoint) {
-          for (int a = 0; a < D; ++a) adjoint[a] = grad_output[at + a] / static_cast<T>(grid.boxes[a]);
+        const auto seed = [&](int first, int seeds) {
+          for (int i = first * D; i < (first + seeds) * D; ++i)
+            adjoints[i] = grad_output[at + i] / static_cast<T>(grid.boxes[i % D]);
         };
-        T adjoint[D];
-        Walk walk = fresh;
-        cpab_walk_back<T, D>(walk, field, call.point(n, p), seed, adjoint, sink);
-        for (int a = 0; a < D; ++a) grad_points[at + a] = adjoint[a] * static_cast<T>(grid.boxes[a]);
+        walks.there_and_back(call.point(n, p), count, ends, seed, adjoints, sink);
+        for (int i = 0; i < count * D; ++i)
+          grad_points[at + i] = adjoints[i] * static_cast<T>(grid.boxes[i % D]);
       }
     }
   });
@@ -160,9 +136,10 @@ void backward(const Tensor& grad_output, const Tensor& maps, const Tensor& point
     using T = decltype(type);
     constexpr int D = decltype(dims)::value;
     const Call<T, D> call(maps, points, grid, options, shape);
-    with_cpab_walk<T, D>(options, [&](const auto& fresh) {
-      run_backward<T, D>(call, fresh, grad_output.data<T>(),
-                         grad_maps.defined() ? grad_maps.data<T>() : nullptr, grad_points.data<T>());
+    with_cpab_walks<T, D>(options, [&](auto walks_type) {
+      run_backward<typename decltype(walks_type)::type>(call, options, grad_output.data<T>(),
+                                                        grad_maps.defined() ? grad_maps.data<T>() : nullptr,
+                                                        grad_points.data<T>());
     });
   });
 }

@@ -1,8 +1,7 @@
 #pragma once
 
-// CPAB fields on the CPU, for the ops that walk along them: a batch's cells as the walks read them, the walk
-// and the types that a call asks for, and sums of the gradient of the cells that do not depend on the
-// threads.
+// CPAB fields on the CPU, for the ops that walk along them: a batch's cells as the walks read them, the types
+// that a call asks for, and sums of the gradient of the cells that do not depend on the threads.
 
 #include <algorithm>
 #include <type_traits>
@@ -22,9 +21,8 @@ struct CpabField {
   const T* records;
   const T* maps;
 
-  void load(std::int32_t cell, T* record) const {
-    std::copy_n(records + std::int64_t{cell} * CpabRecord<D>::kSize, CpabRecord<D>::kSize, record);
-  }
+  const T* record(std::int32_t cell) const { return records + std::int64_t{cell} * CpabRecord<D>::kSize; }
+  void load(std::int32_t cell, T* target) const { std::copy_n(record(cell), CpabRecord<D>::kSize, target); }
   const T* map(std::int32_t cell) const { return maps + std::int64_t{cell} * D * (D + 1); }
 };
 
@@ -69,18 +67,6 @@ class CpabFields {
   std::vector<T> records_;
 };
 
-/// Calls fn(walk) with the walk that the options name.
-template <class T, int D, class Function>
-void with_cpab_walk(const CpabOptions& options, const Function& fn) {
-  if (options.integrator == CpabIntegrator::steps) {
-    fn(CpabStepWalk<T, D>(options.steps));
-  } else if constexpr (D == 1) {
-    fn(CpabLineWalk<T>());
-  } else {
-    fn(CpabExactWalk<T, D>());
-  }
-}
-
 /// Calls fn(T{}, integral_constant of the number of axes).
 template <class Function>
 void dispatch_cpab(const char* op, DType dtype, const CpabGrid& grid, const Function& fn) {
@@ -94,15 +80,6 @@ void dispatch_cpab(const char* op, DType dtype, const CpabGrid& grid, const Func
         return fn(type, std::integral_constant<int, 3>{});
     }
   });
-}
-
-/// Walks from `point` to its end.
-template <class T, int D, class Walk>
-void cpab_walk_to_end(Walk& walk, const CpabField<T, D>& field, const T* point, T* end) {
-  CpabMove<T, D> move{};
-  walk.start(field, point);
-  while (walk.going()) walk.advance(field, move);
-  walk.finish(field.grid, end);
 }
 
 /// A Sink (kernels/cpab_adjoint.hpp) that sums what it receives in its order.

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/cpu/cpab_field.hpp"
+#include "kernels/cpu/cpab_walks.hpp"
 #include "kernels/cpu/sample_block.hpp"
 #include "kernels/cpu/scatter.hpp"
 
@@ -18,6 +18,11 @@ namespace {
 
 constexpr const char* kOp = "cpab_sample";
 constexpr std::int64_t kPieceBlocks = 4096;
+
+/// Numbers of the axes of a block of voxels.
+template <class T, int D>
+using BlockNumbers = std::array<T, static_cast<std::size_t>(kSampleBlock) * D>;
+static_assert(kSampleBlock == kCpabBlock);
 
 /// What the passes have in common. Voxels are numbered in blocks that do not cross batch entries.
 template <class T, int D>
@@ -43,26 +48,30 @@ struct Call {
     return static_cast<int>(
         std::min<std::int64_t>(kSampleBlock, shape.points - block % blocks * kSampleBlock));
   }
-  void voxel_point(std::int64_t p, T* point) const {
-    cpab_voxel_point<T, D>(p, shape.extent, sampling.align_corners, point);
-  }
-  /// Follows the flow from voxel p to the coordinates at which to sample.
-  template <class Walk>
-  void follow(Walk& walk, const CpabField<T, D>& field, std::int64_t p, T* coordinates) const {
-    T point[D];
-    voxel_point(p, point);
-    cpab_walk_to_end<T, D>(walk, field, point, coordinates);
-    for (int a = 0; a < D; ++a) coordinates[a] = cpab_sampler_coordinate(coordinates[a]);
+  /// Points of the voxels [p, p + count) of a batch entry.
+  BlockNumbers<T, D> voxel_points(std::int64_t p, int count) const {
+    BlockNumbers<T, D> points{};
+    for (int i = 0; i < count; ++i)
+      cpab_voxel_point<T, D>(p + i, shape.extent, sampling.align_corners, points.data() + i * D);
+    return points;
   }
 };
 
-template <class T, int D, class Walk>
-void run_forward(const Call<T, D>& call, const Walk& fresh, T* output) {
+/// Turns ends of walks into the coordinates at which to sample.
+template <class T>
+void to_sampler_coordinates(T* ends, int count) {
+  for (int i = 0; i < count; ++i) ends[i] = cpab_sampler_coordinate(ends[i]);
+}
+
+template <class Walks, class T, int D>
+void run_forward(const Call<T, D>& call, const CpabOptions& flow, T* output) {
   for_sample_blocks(call.shape, [&](std::int64_t n, std::int64_t first, int count) {
     const CpabField<T, D> field = call.fields[n];
-    Walk walk = fresh;
-    std::array<T, kSampleBlock * D> coordinates;
-    for (int i = 0; i < count; ++i) call.follow(walk, field, first + i, coordinates.data() + i * D);
+    Walks walks(field, flow);
+    const BlockNumbers<T, D> points = call.voxel_points(first, count);
+    BlockNumbers<T, D> coordinates;
+    walks.to_ends(points.data(), count, coordinates.data());
+    to_sampler_coordinates(coordinates.data(), count * D);
     SampleCells<T, D> cells;
     locate_samples(coordinates.data(), count, call.shape, call.sampling, cells);
     sample_block(call.image + call.entry(n), cells, count, call.shape, call.sampling,
@@ -71,12 +80,12 @@ void run_forward(const Call<T, D>& call, const Walk& fresh, T* output) {
 }
 
 /// The backward pass over a piece, the blocks [first, last) of the batch.
-template <class T, int D, class Walk>
+template <class Walks, class T, int D>
 class Piece {
  public:
-  Piece(const Call<T, D>& call, const Walk& fresh, const T* grad_output, std::int64_t first,
+  Piece(const Call<T, D>& call, const CpabOptions& flow, const T* grad_output, std::int64_t first,
         std::int64_t last)
-      : call_(call), fresh_(fresh), grad_output_(grad_output), first_(first), last_(last) {}
+      : call_(call), flow_(flow), grad_output_(grad_output), first_(first), last_(last) {}
 
   /// Walks all voxels, there and back where there are `sums` to gain, and writes where to sample to `ends`
   /// unless it is null.
@@ -143,57 +152,58 @@ class Piece {
     const CpabField<T, D> field = call_.fields[n];
     CpabCellSums<D> sink;
     if (sums != nullptr) sink = sums->part(n, part);
+    Walks walks(field, flow_);
     const std::int64_t begin = std::max(first_ - n * call_.blocks, std::int64_t{0});
     const std::int64_t end = std::min(last_ - n * call_.blocks, call_.blocks);
     for (std::int64_t block = begin + (part + parts - begin % parts) % parts; block < end; block += parts) {
-      T* target = ends == nullptr ? nullptr : ends + (n * call_.blocks + block - first_) * kSampleBlock * D;
+      BlockNumbers<T, D> unused;
+      T* const coordinates =
+          ends == nullptr ? unused.data() : ends + (n * call_.blocks + block - first_) * kSampleBlock * D;
       const int count = call_.voxels(block);
-      for (int i = 0; i < count; ++i) {
-        T unused[D];
-        T* coordinates = target == nullptr ? unused : target + i * D;
-        const std::int64_t p = block * kSampleBlock + i;
-        Walk walk = fresh_;
-        if (sums == nullptr) {
-          call_.follow(walk, field, p, coordinates);
-        } else {
-          walk_back(walk, field, n, p, sink, coordinates);
-        }
+      const BlockNumbers<T, D> points = call_.voxel_points(block * kSampleBlock, count);
+      if (sums == nullptr) {
+        walks.to_ends(points.data(), count, coordinates);
+        to_sampler_coordinates(coordinates, count * D);
+      } else {
+        walk_back(walks, field.grid, call_.entry(n), block * kSampleBlock, points.data(), count, coordinates,
+                  sink);
       }
     }
   }
 
-  void walk_back(Walk& walk, const CpabField<T, D>& field, std::int64_t n, std::int64_t p,
-                 CpabCellSums<D>& sink, T* coordinates) const {
-    const std::int64_t at = call_.entry(n);
-    const auto seed = [&](const T* end, T* adjoint) {
-      for (int a = 0; a < D; ++a) coordinates[a] = cpab_sampler_coordinate(end[a]);
+  /// Voxels [p, p + count) of the batch entry that starts at `entry`.
+  void walk_back(Walks& walks, const CpabGrid& grid, std::int64_t entry, std::int64_t p, const T* points,
+                 int count, T* coordinates, CpabCellSums<D>& sink) const {
+    BlockNumbers<T, D> adjoints;
+    const auto seed = [&](int first, int seeds) {
+      T* const at = coordinates + first * D;
+      T* const adjoint = adjoints.data() + first * D;
+      to_sampler_coordinates(at, seeds * D);
       SampleCells<T, D> cells;
-      locate_samples(coordinates, 1, call_.shape, call_.sampling, cells);
-      sample_gradients(grad_output_ + at + p, call_.image + at, cells, 1, call_.shape, adjoint);
-      for (int a = 0; a < D; ++a) adjoint[a] = T(2) * adjoint[a] / static_cast<T>(field.grid.boxes[a]);
+      locate_samples(at, seeds, call_.shape, call_.sampling, cells);
+      sample_gradients(grad_output_ + entry + p + first, call_.image + entry, cells, seeds, call_.shape,
+                       adjoint);
+      for (int i = 0; i < seeds * D; ++i) adjoint[i] *= T(2) / static_cast<T>(grid.boxes[i % D]);
     };
-    T point[D];
-    T adjoint[D];
-    call_.voxel_point(p, point);
-    cpab_walk_back<T, D>(walk, field, point, seed, adjoint, sink);
+    walks.there_and_back(points, count, coordinates, seed, adjoints.data(), sink);
   }
 
   const Call<T, D>& call_;
-  const Walk& fresh_;
+  const CpabOptions& flow_;
   const T* grad_output_;
   std::int64_t first_;
   std::int64_t last_;
 };
 
-template <class T, int D, class Walk>
-void run_backward(const Call<T, D>& call, const Walk& fresh, const T* grad_output, T* grad_image,
+template <class Walks, class T, int D>
+void run_backward(const Call<T, D>& call, const CpabOptions& flow, const T* grad_output, T* grad_image,
                   T* grad_maps) {
   CpabMapSums<T, D> sums(call.fields, call.shape.points, grad_maps != nullptr);
   const std::int64_t blocks = call.shape.batch * call.blocks;
   const std::int64_t kept = grad_image == nullptr ? 0 : std::min(blocks, kPieceBlocks);
   std::vector<T> ends(static_cast<std::size_t>(kept * kSampleBlock * D));
   for (std::int64_t first = 0; first < blocks; first += kPieceBlocks) {
-    const Piece<T, D, Walk> piece(call, fresh, grad_output, first, std::min(first + kPieceBlocks, blocks));
+    const Piece<Walks, T, D> piece(call, flow, grad_output, first, std::min(first + kPieceBlocks, blocks));
     piece.walk(grad_maps == nullptr ? nullptr : &sums, grad_image == nullptr ? nullptr : ends.data());
     if (grad_image != nullptr) piece.scatter(ends.data(), grad_image);
   }
@@ -207,7 +217,9 @@ void forward(const Tensor& image, const Tensor& maps, const CpabGrid& grid, cons
     using T = decltype(type);
     constexpr int D = decltype(dims)::value;
     const Call<T, D> call(image, maps, grid, sampling, flow, shape);
-    with_cpab_walk<T, D>(flow, [&](const auto& fresh) { run_forward(call, fresh, output.data<T>()); });
+    with_cpab_walks<T, D>(flow, [&](auto walks_type) {
+      run_forward<typename decltype(walks_type)::type>(call, flow, output.data<T>());
+    });
   });
 }
 
@@ -223,9 +235,10 @@ void backward(const Tensor& grad_output, const Tensor& image, const Tensor& maps
     using T = decltype(type);
     constexpr int D = decltype(dims)::value;
     const Call<T, D> call(image, maps, grid, sampling, flow, shape);
-    with_cpab_walk<T, D>(flow, [&](const auto& fresh) {
-      run_backward(call, fresh, grad_output.data<T>(), grad_image.defined() ? grad_image.data<T>() : nullptr,
-                   flows ? grad_maps.data<T>() : nullptr);
+    with_cpab_walks<T, D>(flow, [&](auto walks_type) {
+      run_backward<typename decltype(walks_type)::type>(call, flow, grad_output.data<T>(),
+                                                        grad_image.defined() ? grad_image.data<T>() : nullptr,
+                                                        flows ? grad_maps.data<T>() : nullptr);
     });
   });
 }
