@@ -10,6 +10,7 @@
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
 #include "apps/schedule.hpp"
+#include "apps/similarity_options.hpp"
 #include "registration/momenta.hpp"
 #include "registration/outputs.hpp"
 #include "registration/prepared_pairs.hpp"
@@ -22,7 +23,7 @@ using namespace registration;
 
 struct MomentaArguments {
   std::string pairs, output, shard = "1/1", device = "auto";
-  std::string iterations = "30x40x30";
+  std::string iterations = "30x40x30", similarity = "ssd";
   double resolution_mm = 1.0;
   bool as_is = false;
   MomentaOptions options;
@@ -46,7 +47,7 @@ MomentaOptions resolve(const MomentaArguments& arguments, Device device) {
   } else {
     registration.preparation.head_voxels = head_voxels_at(options.spacing_mm);
   }
-  registration.matching.similarity = Similarity::ssd;  // of which a network's file keeps the sigma
+  registration.matching.similarity = similarity_named(arguments.similarity);
   set_matching_scale(registration.matching, options.spacing_mm);
   registration.levels = parse_levels({arguments.iterations, "", ""});
   registration.affine.device = device;
@@ -123,6 +124,9 @@ void add_momenta(CLI::App& app) {
   command.add_flag("--no-head-scaling", arguments->as_is, "use that spacing for every brain");
   command.add_option("--iterations", arguments->iterations, "L-BFGS iterations per level, coarse to fine")
       ->capture_default_str();
+  add_similarity(command, "--similarity", arguments->similarity, "data term, kept for the networks to come")
+      ->capture_default_str();
+  add_lncc_radius(command, matching.lncc_radius);
   command.add_option("--time-steps", matching.shooting.time_steps, "RK4 steps of the geodesic")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -12,6 +12,7 @@
 #include "apps/progress.hpp"
 #include "apps/register_method.hpp"
 #include "apps/schedule.hpp"
+#include "apps/similarity_options.hpp"
 #include "registration/affine_transform.hpp"
 #include "registration/nifti.hpp"
 #include "registration/outputs.hpp"
@@ -158,12 +159,8 @@ void run(const RegisterArguments& arguments) {
 void add_model_options(CLI::App& command, RegisterArguments& arguments) {
   RegistrationOptions& options = arguments.options;
   MatchingOptions& matching = options.matching;
-  command.add_option("--similarity", arguments.similarity, "data term")
-      ->check(CLI::IsMember({"ssd", "ncc", "lncc"}))
-      ->capture_default_str();
-  command.add_option("--lncc-radius", matching.lncc_radius, "half width of the LNCC window, voxels")
-      ->check(CLI::Range(1, 20))
-      ->capture_default_str();
+  add_similarity(command, "--similarity", arguments.similarity, "data term")->capture_default_str();
+  add_lncc_radius(command, matching.lncc_radius);
   command
       .add_option(
           "--sigma", arguments.sigma,

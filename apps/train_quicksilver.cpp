@@ -48,9 +48,8 @@ QuicksilverEnergyOptions resolve_energy(const QuicksilverArguments& arguments, c
   QuicksilverEnergyOptions options;
   static_cast<TrainingOptions&>(options) = arguments.training;
   options.schedule = schedule_of(arguments);
-  options.matching.shooting = model.shooting();
-  options.matching.sigma = model.sigma;
-  options.matching.similarity = similarity_named(arguments.similarity);
+  options.matching = model.matching();
+  if (!arguments.similarity.empty()) options.matching.similarity = similarity_named(arguments.similarity);
   options.velocity = arguments.training.loss.velocity;
   options.stride = arguments.stride;
   options.batch_size = arguments.batch;
@@ -73,7 +72,8 @@ std::map<std::string, std::string> options_of(const QuicksilverArguments& argume
       {"--initial", arguments.initial.empty() ? "" : checksum(arguments.initial)},
       // Nor of before there was another loss.
       {"--loss", by_energy(arguments) ? arguments.loss : ""},
-      {"--similarity", by_energy(arguments) ? arguments.similarity : ""},
+      {"--similarity",
+       by_energy(arguments) ? name_of(resolve_energy(arguments, model).matching.similarity) : ""},
       {"--swap", arguments.swap ? "on" : ""},
       {"--correction", arguments.correction ? "on" : "off"},
       {"--network", arguments.correction ? checksum(arguments.prediction) : ""},

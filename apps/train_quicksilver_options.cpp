@@ -1,6 +1,7 @@
 #include "apps/train_quicksilver_options.hpp"
 
 #include "apps/network_options.hpp"
+#include "apps/similarity_options.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
 
@@ -66,9 +67,8 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
           "of whole pairs shot with the momenta predicted")
       ->check(CLI::IsMember({"momentum", "energy"}))
       ->capture_default_str();
-  command.add_option("--similarity", arguments.similarity, "of the energy")
-      ->check(CLI::IsMember({"ssd", "ncc", "lncc"}))
-      ->capture_default_str();
+  add_similarity(command, "--similarity", arguments.similarity,
+                 "of the energy (default: that of the momenta)");
   command
       .add_option("--velocity-loss", training.loss.velocity,
                   "weight of the squared error of the velocities that momenta make, beside either loss")
@@ -95,7 +95,7 @@ void require_consistent(const QuicksilverArguments& arguments, const MomentumMod
     if (arguments.swap && arguments.training.loss.velocity > 0.0) {
       fail_input("--swap and --velocity-loss exclude each other: exchanged pairs have no momenta");
     }
-  } else if (arguments.swap || arguments.similarity != "ssd") {
+  } else if (arguments.swap || !arguments.similarity.empty()) {
     fail_input("--swap and --similarity are for --loss energy");
   }
   if (arguments.correction == arguments.prediction.empty()) {

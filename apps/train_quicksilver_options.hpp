@@ -12,7 +12,8 @@ namespace cinnabar::apps {
 
 struct QuicksilverArguments : TrainingArguments {
   std::string momenta, initial, prediction;
-  std::string places = "grid", loss = "momentum", similarity = "ssd";
+  std::string places = "grid", loss = "momentum";
+  std::string similarity;  ///< of the energy; empty: that of the momenta
   DType storage = DType::f32;
   std::int64_t patch = 15;
   std::int64_t stride = 0;  ///< 0: a voxel less than the patch

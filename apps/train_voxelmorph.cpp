@@ -10,6 +10,7 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/similarity_options.hpp"
 #include "apps/training_options.hpp"
 #include "apps/training_progress.hpp"
 #include "models/voxelmorph_file.hpp"
@@ -232,12 +233,9 @@ void add_network_options(CLI::App& command, VoxelmorphArguments& arguments) {
 
 void add_loss_options(CLI::App& command, VoxelmorphArguments& arguments) {
   VoxelmorphTrainingOptions& training = arguments.training;
-  command.add_option("--loss", arguments.loss, "similarity of the warped moving image and the fixed one")
-      ->check(CLI::IsMember({"lncc", "ncc", "ssd"}))
+  add_similarity(command, "--loss", arguments.loss, "similarity of the warped moving image and the fixed one")
       ->capture_default_str();
-  command.add_option("--lncc-radius", training.loss.lncc_radius, "half width of the LNCC window, voxels")
-      ->check(CLI::Range(1, 8))
-      ->capture_default_str();
+  add_lncc_radius(command, training.loss.lncc_radius);
   command
       .add_option("--smoothness", arguments.smoothness,
                   "weight of the velocity's squared gradient (default: 1, or 0.02 for ssd)")

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/printable.hpp"
+#include "kernels/lncc.hpp"
 
 namespace cinnabar {
 
@@ -72,6 +73,13 @@ json parse_description(const std::string& text) {
   const json object = json::parse(text, shallow, false);
   if (object.is_discarded()) fail_input("the description is not valid JSON");
   return object;
+}
+
+DataTerm data_term_in(const json& object) {
+  if (!object.contains("lncc_radius")) fail_input("'similarity' comes without 'lncc_radius'");
+  if (!object["similarity"].is_string()) fail_input("'similarity' is not a string");
+  return {similarity_named(object["similarity"].get<std::string>()),
+          static_cast<int>(whole_number(object["lncc_radius"], "lncc_radius", 1, kLargestLnccRadius))};
 }
 
 std::map<std::string, std::string> notes_in(const json& object) {

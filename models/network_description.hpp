@@ -9,6 +9,7 @@
 #include <string>
 
 #include "layers/module.hpp"
+#include "models/lddmm_matching.hpp"
 
 namespace cinnabar {
 
@@ -29,6 +30,13 @@ double number_between(const nlohmann::json& object, const char* key, double leas
 std::int64_t whole_number(const nlohmann::json& value, const char* key, std::int64_t least,
                           std::int64_t most);
 bool truth_value(const nlohmann::json& object, const char* key);
+
+/// The entries "similarity" and "lncc_radius".
+struct DataTerm {
+  Similarity similarity;
+  int lncc_radius;
+};
+DataTerm data_term_in(const nlohmann::json& object);
 
 /// The object "notes": strings for people.
 std::map<std::string, std::string> notes_in(const nlohmann::json& object);

@@ -115,24 +115,46 @@ std::int64_t quicksilver_features(const SafeTensors& weights) {
   return features;
 }
 
+MatchingOptions MomentumModel::matching() const {
+  MatchingOptions options;
+  options.shooting = shooting();
+  options.similarity = similarity;
+  options.sigma = sigma;
+  options.lncc_radius = lncc_radius;
+  return options;
+}
+
 json to_json(const MomentumModel& model) {
-  return {{"alpha", model.fluid.alpha},
-          {"beta", model.fluid.beta},
-          {"gamma", model.fluid.gamma},
-          {"power", model.fluid.power},
-          {"sigma", model.sigma},
-          {"time_steps", model.time_steps},
-          {"inverse_iterations", model.inverse_iterations},
-          {"spacing_mm", model.spacing_mm},
-          {"head_voxels", model.head_voxels}};
+  json object = {{"alpha", model.fluid.alpha},
+                 {"beta", model.fluid.beta},
+                 {"gamma", model.fluid.gamma},
+                 {"power", model.fluid.power},
+                 {"sigma", model.sigma},
+                 {"time_steps", model.time_steps},
+                 {"inverse_iterations", model.inverse_iterations},
+                 {"spacing_mm", model.spacing_mm},
+                 {"head_voxels", model.head_voxels}};
+  if (model.similarity != Similarity::ssd) {  // files without it are of SSD
+    object["similarity"] = name_of(model.similarity);
+    object["lncc_radius"] = model.lncc_radius;
+  }
+  return object;
 }
 
 MomentumModel momentum_model_from_json(const json& object) {
   constexpr double kLarge = 1e12;
-  require_entries(object, "model",
+  MomentumModel model;
+  json others = object;
+  if (others.is_object() && others.contains("similarity")) {
+    const DataTerm data = data_term_in(object);
+    model.similarity = data.similarity;
+    model.lncc_radius = data.lncc_radius;
+    others.erase("similarity");
+    others.erase("lncc_radius");
+  }
+  require_entries(others, "model",
                   {"alpha", "beta", "gamma", "power", "sigma", "time_steps", "inverse_iterations",
                    "spacing_mm", "head_voxels"});
-  MomentumModel model;
   model.fluid.alpha = number_between(object, "alpha", 0.0, kLarge);
   model.fluid.beta = number_between(object, "beta", 0.0, kLarge);
   model.fluid.gamma = number_between(object, "gamma", 0.0, kLarge);

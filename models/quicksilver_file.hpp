@@ -7,7 +7,7 @@
 #include <string>
 
 #include "engine/safetensors.hpp"
-#include "models/lddmm_shooting.hpp"
+#include "models/lddmm_matching.hpp"
 #include "models/quicksilver.hpp"
 
 namespace cinnabar {
@@ -20,8 +20,12 @@ struct MomentumModel {
   int inverse_iterations = 20;  ///< of each inverse update, at most
   double spacing_mm = 0.0;      ///< nominal spacing of the grid; 0: unknown
   double head_voxels = 0.0;  ///< foreground of the fixed image on its grid, which sets the spacing; 0: unset
+  Similarity similarity = Similarity::ssd;  ///< of the data term
+  int lncc_radius = 1;                      ///< half width of LNCC's windows
 
   ShootingOptions shooting() const { return {fluid, time_steps, inverse_iterations}; }
+  /// The energy that the momenta minimise.
+  MatchingOptions matching() const;
 };
 
 /// As the object "model" of momenta.json. Reading throws InputError that names the faulty entry.

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "kernels/lncc.hpp"
 #include "models/network_description.hpp"
 
 namespace cinnabar {
@@ -48,10 +47,9 @@ json to_json(const VoxelmorphLoss& loss) {
 VoxelmorphLoss loss_from_json(const json& object) {
   require_entries(object, "loss", {"similarity", "lncc_radius", "smoothness"});
   VoxelmorphLoss loss;
-  if (!object["similarity"].is_string()) fail_input("'similarity' is not a string");
-  loss.similarity = similarity_named(object["similarity"].get<std::string>());
-  loss.lncc_radius =
-      static_cast<int>(whole_number(object["lncc_radius"], "lncc_radius", 1, kLargestLnccRadius));
+  const DataTerm data = data_term_in(object);
+  loss.similarity = data.similarity;
+  loss.lncc_radius = data.lncc_radius;
   loss.smoothness = number_between(object, "smoothness", 0.0, kLarge);
   return loss;
 }

@@ -27,7 +27,8 @@ Json settings_of(const MomentaOptions& options) {
   const MatchingOptions& matching = options.registration.matching;
   const MomentumModel model{matching.shooting.fluid,      matching.sigma,
                             matching.shooting.time_steps, matching.shooting.inverse_iterations,
-                            options.spacing_mm,           options.registration.preparation.head_voxels};
+                            options.spacing_mm,           options.registration.preparation.head_voxels,
+                            matching.similarity,          matching.lncc_radius};
   Json levels = Json::array();
   for (const Level& level : options.registration.levels) {
     levels.push_back({level.shrink, level.smoothing_voxels, level.iterations});

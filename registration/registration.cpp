@@ -184,13 +184,13 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOpt
   const MomentumModel& model = predictor->model();
   take_grid(predictor->files().front().path.string(), model.spacing_mm, model.head_voxels,
             options.preparation);
-  if (options.levels.empty()) options.matching.similarity = Similarity::ssd;
+  if (options.levels.empty()) options.matching = model.matching();
   options.matching.shooting = model.shooting();
   options.predictor = std::move(predictor);
 }
 
 double default_sigma(const RegistrationOptions& options, double spacing_mm) {
-  if (!options.predictor || options.matching.similarity != Similarity::ssd)
+  if (!options.predictor || options.matching.similarity != options.predictor->model().similarity)
     return default_sigma(options.matching.similarity, spacing_mm);
   const double sigma = options.predictor->model().sigma;
   if (sigma <= 0.0 && !options.levels.empty()) {

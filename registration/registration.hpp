@@ -44,8 +44,8 @@ std::string_view method_of(const RegistrationOptions& options);
 /// `resolution_mm` that is set already stays. Throws InputError where the network does not say its grid.
 void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOptions& options);
 
-/// Sigma where none is given, on a grid of that spacing: that of the predictor's momenta where the data term
-/// is theirs, SSD, else that of the similarity. Throws InputError where a refinement needs what the
+/// Sigma where none is given, on a grid of that spacing: that of the predictor's momenta where the similarity
+/// is theirs, else that of the similarity. Throws InputError where a refinement needs what the
 /// predictor's network does not say.
 double default_sigma(const RegistrationOptions& options, double spacing_mm);
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/safetensors.hpp"
+#include "registration/momenta.hpp"
 #include "registration/nifti.hpp"
 #include "tests/child_process.hpp"
 #include "tests/scratch_folder.hpp"
@@ -62,6 +63,19 @@ TEST_F(Momenta, WritesStacksAndRecords) {
   const auto inside = std::count_if(fixed.data<float>(), fixed.data<float>() + fixed.numel(),
                                     [](float v) { return v > 0.02f; });
   EXPECT_NEAR(static_cast<double>(inside), 1400.0, 210.0);
+}
+
+TEST_F(Momenta, TheSimilarityIsPartOfTheModel) {
+  ASSERT_EQ(run_shell(command("--similarity lncc --lncc-radius 2 --shard 1/2")).status, 0);
+  const auto model = nlohmann::json::parse(made("momenta.json"))["model"];
+  EXPECT_EQ(model["similarity"], "lncc");
+  EXPECT_EQ(model["lncc_radius"], 2);
+  EXPECT_NEAR(model["sigma"].get<double>(), 2.0, 1e-12);  // 0.2 a mm
+  EXPECT_EQ(read_momentum_model(folder_ / "momenta").similarity, Similarity::lncc);
+  ASSERT_EQ(run_shell(command("--shard 1/2", "squares")).status, 0);
+  EXPECT_FALSE(nlohmann::json::parse(made("momenta.json", "squares"))["model"].contains("similarity"));
+  EXPECT_NE(made("a_to_b.safetensors"), made("a_to_b.safetensors", "squares"));
+  EXPECT_NE(run_shell(command("--shard 1/2")).status, 0) << "went on in a folder of another similarity";
 }
 
 TEST_F(Momenta, GoesOnWhereItStopped) {

@@ -28,7 +28,7 @@ QuicksilverDescription example() {
 
 class QuicksilverFile : public ::testing::Test {
  protected:
-  void save(DType storage = DType::f32) { save_quicksilver(path(), network_, example(), storage); }
+  void save(DType storage = DType::f32) { save_quicksilver(path(), network_, description_, storage); }
   std::filesystem::path path() const { return folder_ / "net.safetensors"; }
 
   /// Saves the example after a change of its content, and expects it refused in one line that names the file.
@@ -62,7 +62,8 @@ class QuicksilverFile : public ::testing::Test {
   }
 
   ScratchFolder folder_;
-  Quicksilver network_{example().network};
+  QuicksilverDescription description_ = example();
+  Quicksilver network_{description_.network};
 };
 
 TEST_F(QuicksilverFile, EverythingSurvivesTheRoundTrip) {
@@ -82,6 +83,23 @@ TEST_F(QuicksilverFile, EverythingSurvivesTheRoundTrip) {
     EXPECT_TRUE(same_values(after.tensors.at(name), tensor)) << name;
   }
   EXPECT_EQ(folder_.count(), 1) << "a temporary file was left";
+}
+
+TEST_F(QuicksilverFile, KeepsTheEnergyOfTheMomenta) {
+  save();
+  EXPECT_EQ(load_quicksilver(path()).description.momenta.similarity, Similarity::ssd);
+  description_.momenta.similarity = Similarity::lncc;
+  description_.momenta.lncc_radius = 3;
+  save();
+  const MatchingOptions matching = load_quicksilver(path()).description.momenta.matching();
+  EXPECT_EQ(matching.similarity, Similarity::lncc);
+  EXPECT_EQ(matching.lncc_radius, 3);
+  EXPECT_EQ(matching.sigma, 0.1);
+  EXPECT_EQ(matching.shooting.time_steps, 12);
+  expect_description_refused([](json& o) { o["momenta"]["similarity"] = "mi"; }, "ssd, ncc or lncc");
+  expect_description_refused([](json& o) { o["momenta"]["similarity"] = 3; }, "'similarity'");
+  expect_description_refused([](json& o) { o["momenta"]["lncc_radius"] = 99; }, "'lncc_radius'");
+  expect_description_refused([](json& o) { o["momenta"].erase("lncc_radius"); }, "without 'lncc_radius'");
 }
 
 TEST_F(QuicksilverFile, SmallStorageLoadsAsRoundedF32) {
