@@ -1,4 +1,6 @@
+#include <cmath>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -65,7 +67,17 @@ void apply_to_points(const ApplyOptions& options, const TransformChain& chain) {
   }
 }
 
+void require_outside_value(const ApplyOptions& options) {
+  const double value = options.outside;
+  const bool label = options.interpolation == Kind::label;
+  const double largest = label ? 2147483647.0 : double{std::numeric_limits<float>::max()};
+  if (std::abs(value) <= largest && (!label || value == std::trunc(value))) return;
+  throw CLI::ValidationError("--outside", label ? "labels are whole numbers of 32 bits"
+                                                : "give a finite number of single precision");
+}
+
 void apply_to_image(const ApplyOptions& options, const TransformChain& chain) {
+  require_outside_value(options);
   const Geometry reference = read_geometry(options.reference);
   const bool chosen = options.type != "auto";
   if (options.interpolation == Kind::label) {

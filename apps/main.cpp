@@ -1,14 +1,17 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "apps/commands.hpp"
 #include "apps/config_file.hpp"
+#include "apps/number_checks.hpp"
 #include "engine/error.hpp"
 #include "registration/outputs.hpp"
 
@@ -28,15 +31,6 @@ CommonOptions& mutable_options() {
 std::string& mutable_command_line() {
   static std::string line;
   return line;
-}
-
-std::string quoted(const std::string& word) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=:,@%";
-  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
-  std::string result = "'";
-  for (const char c : word) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return result + "'";
 }
 
 /// One line on stderr, whatever the message holds.
@@ -96,13 +90,25 @@ int parse_and_run(CLI::App& app, std::vector<std::string> words) {
   } catch (const std::bad_alloc&) {
     return report("out of memory; close other programs or use smaller images", kFailure);
   } catch (const std::exception& error) {
-    return report(error.what(), kFailure);
+    const std::string message = error.what();
+    const bool memory = message.find("out of memory") != std::string::npos;
+    return report(
+        memory ? message + "; close other programs, use smaller images or a coarser --resolution" : message,
+        kFailure);
   }
+}
+
+/// What a result is worth that could not be printed.
+int finish_output(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  return code != 0
+             ? code
+             : report("cannot write to the standard output: its disk is full or its reader gone", kFailure);
 }
 
 int run(int count, char** words) {
   mutable_command_line() = "cinnabar";
-  for (int i = 1; i < count; ++i) mutable_command_line() += " " + quoted(words[i]);
+  for (int i = 1; i < count; ++i) mutable_command_line() += " " + registration::shell_quoted(words[i]);
   CommonOptions& options = mutable_options();
   CLI::App app("Learned and optimised registration of 3-D images.", "cinnabar");
   app.set_version_flag("--version", std::string("cinnabar ") + CINNABAR_VERSION);
@@ -110,8 +116,16 @@ int run(int count, char** words) {
   app.fallthrough();
   app.get_formatter()->column_width(34);
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.set_config("--config", "", "TOML file with the options of a subcommand");
-  app.add_option("--threads", options.threads, "CPU threads (0: all)")->check(CLI::NonNegativeNumber);
+  app.set_config("--config", "", "TOML file with the options of a subcommand")
+      ->check(CLI::Validator(
+          [](const std::string& name) {
+            std::error_code ignored;
+            const bool special =
+                std::filesystem::exists(name, ignored) && !std::filesystem::is_regular_file(name, ignored);
+            return special ? "'" + name + "' is not a regular file" : std::string();
+          },
+          ""));
+  app.add_option("--threads", options.threads, "CPU threads (0: all)")->check(kNonNegative);
   app.add_flag("--quiet,-q", options.quiet, "Print nothing but errors and results");
   app.add_flag("--verbose,-v", options.verbose, "Print more");
   app.parse_complete_callback([&options] {
@@ -127,7 +141,7 @@ int run(int count, char** words) {
   add_mirror(app);
   add_momenta(app);
   add_train(app);
-  return parse_and_run(app, arguments(count, words));
+  return finish_output(parse_and_run(app, arguments(count, words)));
 }
 
 }  // namespace
@@ -143,5 +157,6 @@ const std::string& command_line() {
 }  // namespace cinnabar::apps
 
 int main(int count, char** words) {
+  std::signal(SIGXFSZ, SIG_IGN);  // writing beyond a limit of the shell's is an error like a full disk
   return cinnabar::apps::run(count, words);
 }

@@ -1,3 +1,4 @@
+#include <charconv>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -30,19 +31,23 @@ struct MeasureOptions {
 std::set<std::int32_t> parse_labels(const std::vector<std::string>& words, const std::string& option) {
   std::set<std::int32_t> labels;
   for (const std::string& word : words) {
-    int first = 0, last = 0, used = 0;
-    const int count = std::sscanf(word.c_str(), "%d%n-%d%n", &first, &used, &last, &used);
-    if (count < 1 || static_cast<std::size_t>(used) != word.size() || (count == 2 && last < first) ||
-        (count == 2 && last - first > 1000000)) {
+    std::int32_t first = 0;
+    const char* const end = word.data() + word.size();
+    auto read = std::from_chars(word.data(), end, first);
+    std::int32_t last = first;
+    if (read.ec == std::errc() && read.ptr != end && *read.ptr == '-')
+      read = std::from_chars(read.ptr + 1, end, last);
+    if (read.ec != std::errc() || read.ptr != end || last < first || std::int64_t{last} - first > 1000000) {
       throw CLI::ValidationError(option, "'" + word + "' is neither a label nor a range such as 1-32");
     }
-    for (int label = first; label <= (count == 2 ? last : first); ++label) labels.insert(label);
+    for (std::int64_t label = first; label <= last; ++label) labels.insert(static_cast<std::int32_t>(label));
   }
   return labels;
 }
 
 Json measure_images(const MeasureOptions& options, const LabelImage* mask) {
   const ImageSimilarity result = compare_images(read_image(options.warped), read_image(options.fixed), mask);
+  if (result.voxels == 0) fail_input(options.mask, ": the mask is 0 everywhere: nothing to measure");
   return {{"ssd", result.ssd}, {"mse", result.mse}, {"ncc", result.ncc}, {"voxels", result.voxels}};
 }
 
@@ -51,6 +56,10 @@ Json measure_labels(const MeasureOptions& options) {
                                  parse_labels(options.ignored, "--ignore")};
   const LabelReport report =
       compare_labels(read_labels(options.warped_labels), read_labels(options.fixed_labels), selection);
+  if (report.labels.empty()) {
+    fail_input(options.warped_labels, ": there is no label to compare with ", options.fixed_labels,
+               ": neither has any that --labels and --ignore leave");
+  }
   Json json{{"mean_dice", report.mean_dice},
             {"union_dice", report.union_dice},
             {"mean_target_overlap", report.mean_target_overlap},

@@ -9,6 +9,7 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/schedule.hpp"
 #include "apps/similarity_options.hpp"
 #include "registration/momenta.hpp"
@@ -31,7 +32,7 @@ struct MomentaArguments {
 
 void parse_shard(const std::string& text, MomentaOptions& options) {
   char rest = 0;
-  if (std::sscanf(text.c_str(), "%d/%d%c", &options.shard, &options.shards, &rest) != 2 ||
+  if (std::sscanf(text.c_str(), "%9d/%9d%c", &options.shard, &options.shards, &rest) != 2 ||
       options.shards < 1 || options.shard < 1 || options.shard > options.shards) {
     fail_input("--shard '", text, "' is not a part of the list: use 1/4 to 4/4 to share it among four runs");
   }
@@ -119,7 +120,7 @@ void add_momenta(CLI::App& app) {
       .add_option("--resolution", arguments->resolution_mm,
                   "spacing of the grids in mm for a brain of 1400 ml; larger and smaller ones get grids in "
                   "proportion, so that all have equally many voxels")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_flag("--no-head-scaling", arguments->as_is, "use that spacing for every brain");
   command.add_option("--iterations", arguments->iterations, "L-BFGS iterations per level, coarse to fine")
@@ -133,12 +134,12 @@ void add_momenta(CLI::App& app) {
   command
       .add_option("--augment", options.augmentations,
                   "match each pair so many times more, both images deformed at random")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   command
       .add_option("--augment-voxels", options.augmentation_voxels,
                   "root mean square displacement of those deformations")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--seed", options.seed, "of those deformations")->capture_default_str();
   command.add_option("--shard", arguments->shard, "i/N: only every N-th pair, from the i-th on")

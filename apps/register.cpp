@@ -3,12 +3,15 @@
 #include <fmt/core.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/progress.hpp"
 #include "apps/register_method.hpp"
 #include "apps/schedule.hpp"
@@ -88,6 +91,11 @@ void print_result(const RunFigures& figures, const RegistrationResult& result, c
   fmt::print("SD log Jacobian    {:.4f}\n", figures.sd_log_jacobian);
   fmt::print("inverse error      {:.4f} mm mean, {:.4f} mm max\n", figures.inverse_consistency_mm,
              figures.inverse_consistency_mm_max);
+  if (std::abs(figures.similarity_after) < 0.2) {
+    fmt::print(
+        "caution            the images do not match: check their orientation, or start from an affine "
+        "by --initial-transform\n");
+  }
   if (result.prediction) print_prediction(*result.prediction);
   if (result.velocity.defined() && result.smallest_jacobian <= 0.0) {
     fmt::print("caution            the map folds: train the network with a larger --smoothness\n");
@@ -106,6 +114,13 @@ void print_result(const RunFigures& figures, const RegistrationResult& result, c
   fmt::print("written            {}*\n", output);
 }
 
+void require_weights(const Image& mask) {
+  const float* value = mask.voxels.data<float>();
+  const auto [least, greatest] = std::minmax_element(value, value + mask.voxels.numel());
+  if (*least < 0.0f) fail_input(mask.path, ": the mask has negative weights: give 0 where nothing counts");
+  if (*greatest == 0.0f) fail_input(mask.path, ": the mask is 0 everywhere: nothing would count");
+}
+
 void run(const RegisterArguments& arguments) {
   const CommonOptions& common = common_options();
   const DeviceChoice choice = choose_device(arguments.device);
@@ -119,11 +134,13 @@ void run(const RegisterArguments& arguments) {
                  ") is not the fixed image's (", describe(fixed.geometry), "): resample it to ",
                  arguments.fixed);
     }
-    require_contrast(*mask);
+    require_weights(*mask);
   }
   if (arguments.dry_run || common.verbose) print_plan(fixed, options, choice);
   if (arguments.dry_run) return;
   require_writable_prefix(arguments.output);
+  require_apart(arguments.output,
+                {arguments.fixed, arguments.moving, arguments.fixed_mask, arguments.initial_transform});
 
   catch_interrupts();
   Progress progress(common.quiet     ? Verbosity::quiet
@@ -166,15 +183,15 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
           "--sigma", arguments.sigma,
           "noise level of the data term, smaller fits more closely (default: 0.2 x spacing in mm for lncc, "
           "else 0.06 x)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command
       .add_option("--alpha", arguments.alpha,
                   "weight of the Laplacian in L, in voxels (default: 0.8 / squared spacing in mm)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command.add_option("--beta", arguments.beta, "weight of grad(div) in L, in voxels (default: as alpha's)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command.add_option("--gamma", matching.shooting.fluid.gamma, "weight of the identity in L")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--power", matching.shooting.fluid.power, "power of L: 1 as Quicksilver, 2 smoother")
       ->check(CLI::Range(1, 4))
@@ -190,7 +207,7 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
   command
       .add_option("--relative-decrease", options.lbfgs.relative_decrease,
                   "stop a level when the energy fell by less over three iterations")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
 }
 
@@ -203,7 +220,7 @@ void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
   command
       .add_option("--resolution", arguments.options.preparation.resolution_mm,
                   "spacing of the registration grid in mm (default: the fixed image's smallest)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "apps/small_trainings.hpp"
 
+#include "apps/number_checks.hpp"
 namespace cinnabar::apps {
 
 std::filesystem::path beside(const std::filesystem::path& output, const std::string& ending) {
@@ -28,7 +29,7 @@ void add_pixel_options(CLI::App& command, std::int64_t& side, double& pixel_mm) 
       ->check(CLI::Range(16, 256))
       ->capture_default_str();
   command.add_option("--pixel", pixel_mm, "size of a pixel in mm")
-      ->check(CLI::Range(0.5, 20.0))
+      ->check(number_in(0.5, 20.0))
       ->capture_default_str();
 }
 

@@ -9,6 +9,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/small_trainings.hpp"
 #include "models/coord_task.hpp"
 #include "registration/output_file.hpp"
@@ -140,21 +141,21 @@ void add_train_coords(CLI::App& train) {
   command
       .add_option("--epochs", arguments->network.epochs,
                   "passes over the places (default: 8 to regress; to classify 3 with CoordConv, 10 without)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--batch", arguments->network.batch_size, "places in a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command
       .add_option("--learning-rate", arguments->network.learning_rate,
                   "of Adam, at the start (default: 0.01 with CoordConv, 0.002 without)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--side", arguments->network.side, "pixels of an image along both axes")
       ->check(CLI::Range(8, 256))
       ->capture_default_str();
   command
       .add_option("--square", arguments->square,
                   "places are where a square of as many pixels lies within the image")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.callback([arguments] { run(*arguments); });
 }

@@ -1,6 +1,7 @@
 #include "apps/train_quicksilver_options.hpp"
 
 #include "apps/network_options.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/similarity_options.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
@@ -19,14 +20,14 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
   command
       .add_option("--batch", arguments.batch,
                   "patches in a batch (default: 64), or pairs with --loss energy (default: 1)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--patch", arguments.patch, "extent of a patch in voxels")
       ->check(CLI::Range(std::int64_t{3}, kMaxQuicksilverPatch))
       ->capture_default_str();
   command
       .add_option("--stride", arguments.stride,
                   "distance of patches in voxels (default: one less than --patch)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--places", arguments.places, "where patches lie: on the grid, or anywhere")
       ->check(CLI::IsMember({"grid", "anywhere"}))
       ->capture_default_str();
@@ -36,29 +37,29 @@ void add_data_options(CLI::App& command, QuicksilverArguments& arguments) {
   command
       .add_option("--smooth-momenta", arguments.smoothing_voxels,
                   "learn momenta smoothed by a Gaussian of so many voxels")
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(number_in(0.0, 10.0))
       ->capture_default_str();
   command
       .add_option("--intensity", patches.intensity,
                   "how much intensities vary by chance: gamma in 1 +- this, and noise")
-      ->check(CLI::Range(0.0, 0.9))
+      ->check(number_in(0.0, 0.9))
       ->capture_default_str();
 }
 
 void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
   QuicksilverTrainingOptions& training = arguments.training;
   command.add_option("--features", arguments.network.features, "channels of the network's first block")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--dropout", arguments.network.dropout, "0.2 makes the probabilistic network")
-      ->check(CLI::Range(0.0, 0.9))
+      ->check(number_in(0.0, 0.9))
       ->capture_default_str();
   command.add_flag("--correction", arguments.correction,
                    "train a correction network, on what the one named by --network leaves");
   command.add_option("--network", arguments.prediction, "prediction network to correct (.safetensors)");
   command.add_option("--initial", arguments.initial, "network whose weights to start from");
   command.add_option("--epochs", training.epochs, "as many patches as the grids have places are an epoch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command
       .add_option(
@@ -72,7 +73,7 @@ void add_optimiser_options(CLI::App& command, QuicksilverArguments& arguments) {
   command
       .add_option("--velocity-loss", training.loss.velocity,
                   "weight of the squared error of the velocities that momenta make, beside either loss")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   add_rate_options(command, arguments, training);
   command.add_option("--seed", arguments.network.seed, "of weights, patches, augmentation and dropout")

@@ -7,6 +7,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/small_trainings.hpp"
 #include "models/slice_matching.hpp"
 #include "registration/brain_slices.hpp"
@@ -165,18 +166,18 @@ void add_train_siamese(CLI::App& train) {
   command
       .add_option("--epochs", arguments->training.epochs,
                   "each as many slices as there are to train on (default: 1000 batches)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command
       .add_option("--batch", arguments->training.batch_size,
                   "slices in a batch, each compared with the matches of all")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--learning-rate", arguments->training.learning_rate, "of Adam, at the start")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command
       .add_option("--gap", arguments->training.gap, "slices that do not belong together are as many apart")
-      ->check(CLI::Range(0.5, 50.0))
+      ->check(number_in(0.5, 50.0))
       ->capture_default_str();
   command.add_option("--channels", arguments->network.channels, "of the encoder's levels")
       ->check(CLI::Range(1, 512))
@@ -187,7 +188,7 @@ void add_train_siamese(CLI::App& train) {
       ->capture_default_str();
   add_pixel_options(command, arguments->slices.side, arguments->slices.pixel_mm);
   command.add_option("--distance", arguments->slices.distance_mm, "of one slice from the next in mm")
-      ->check(CLI::Range(0.5, 20.0))
+      ->check(number_in(0.5, 20.0))
       ->capture_default_str();
   command.callback([arguments] { run(*arguments); });
 }

@@ -8,6 +8,7 @@
 
 #include "apps/commands.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/small_trainings.hpp"
 #include "models/slice_training.hpp"
 #include "registration/brain_slices.hpp"
@@ -204,12 +205,12 @@ void add_train_stn(CLI::App& train) {
   add_seed_options(command, arguments->seeds, arguments->first_seed);
   command
       .add_option("--epochs", arguments->training.epochs, "passes over the slices (default: 1500 batches)")
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   command.add_option("--batch", arguments->training.batch_size, "slices in a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--learning-rate", arguments->training.learning_rate, "of Adam, at the start")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--width", arguments->network.width, "channels of the classifier's first convolution")
       ->check(CLI::Range(1, 256))

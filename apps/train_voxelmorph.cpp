@@ -10,6 +10,7 @@
 #include "apps/commands.hpp"
 #include "apps/device_choice.hpp"
 #include "apps/interrupt.hpp"
+#include "apps/number_checks.hpp"
 #include "apps/similarity_options.hpp"
 #include "apps/training_options.hpp"
 #include "apps/training_progress.hpp"
@@ -197,12 +198,12 @@ void add_data_options(CLI::App& command, VoxelmorphArguments& arguments) {
       .add_option("--spacing", arguments.spacing_mm,
                   "spacing of the grids in mm for a brain of 1400 ml; larger and smaller ones get grids in "
                   "proportion, so that all have equally many voxels")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_flag("--no-head-scaling", arguments.as_is, "use that spacing for every brain");
   add_validation_options(command, arguments);
   command.add_option("--batch", training.batch_size, "pairs in a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_flag("--swap", training.draws.swap, "exchange moving and fixed of every other pair, by chance");
   command.add_flag("--mirror", training.draws.mirror,
@@ -239,9 +240,9 @@ void add_loss_options(CLI::App& command, VoxelmorphArguments& arguments) {
   command
       .add_option("--smoothness", arguments.smoothness,
                   "weight of the velocity's squared gradient (default: 1, or 0.02 for ssd)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kNonNegative);
   command.add_option("--epochs", training.epochs, "every pair is seen once in an epoch")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   add_rate_options(command, arguments, training);
 }

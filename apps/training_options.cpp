@@ -1,6 +1,7 @@
 #include "apps/training_options.hpp"
 
 #include <fmt/core.h>
+#include "apps/number_checks.hpp"
 
 #include <algorithm>
 
@@ -20,14 +21,14 @@ void add_validation_options(CLI::App& command, TrainingArguments& arguments) {
           "--validation", arguments.validation,
           "share of the pairs to validate with, of subjects that are not trained on; 0: none (default: "
           "as the list's column split says, else 0.1)")
-      ->check(CLI::Range(0.0, 0.9));
+      ->check(number_in(0.0, 0.9));
   command.add_option("--validation-pairs", arguments.validation_pairs,
                      "file with the names of the pairs to validate with, one a line");
 }
 
 void add_rate_options(CLI::App& command, TrainingArguments& arguments, TrainingOptions& training) {
   command.add_option("--learning-rate", training.learning_rate, "of Adam")
-      ->check(CLI::PositiveNumber)
+      ->check(kPositive)
       ->capture_default_str();
   command.add_option("--schedule", arguments.schedule, "of the learning rate: constant, or cosine down to 0")
       ->check(CLI::IsMember({"constant", "cosine"}))
@@ -35,17 +36,17 @@ void add_rate_options(CLI::App& command, TrainingArguments& arguments, TrainingO
   command
       .add_option("--moving-average", training.moving_average,
                   "decay, such as 0.999: validate and keep averaged weights")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(number_in(0.0, 1.0))
       ->capture_default_str();
   command
       .add_option("--validation-steps", training.validation_steps,
                   "batches between validations (0: an epoch)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   command
       .add_option("--patience", training.patience,
                   "stop after so many validations without improvement (0: never)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
 }
 
@@ -55,12 +56,12 @@ void add_run_options(CLI::App& command, TrainingArguments& arguments) {
   command
       .add_option("--checkpoint-minutes", arguments.checkpoint_minutes,
                   "a kill loses at most so much of the work")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   command
       .add_option("--max-minutes", arguments.max_minutes,
                   "stop with a checkpoint after so long; the same command goes on (0: no limit)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNonNegative)
       ->capture_default_str();
   command.add_flag("--restart", arguments.restart, "begin anew although there is a checkpoint");
 }

@@ -301,6 +301,9 @@ class TemporaryFile {
  public:
   explicit TemporaryFile(const std::filesystem::path& path) : final_(path), temporary_(path), file_(-1) {
     static std::atomic<unsigned> serial{0};
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored))
+      fail_input(path.string(), ": cannot write: it is no regular file; give another name");
     temporary_ += detail::concat(".", ::getpid(), "-", serial++, ".tmp");
     const int opened = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (opened < 0) fail_writing();

@@ -288,6 +288,8 @@ std::optional<double> TorchValue::number() const {
 }
 
 bool is_torch_file(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;  // a pipe would be waited for
   std::ifstream file(path, std::ios::binary);
   std::array<char, 512> first{};
   file.read(first.data(), first.size());

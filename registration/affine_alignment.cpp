@@ -229,6 +229,9 @@ Tensor sampling_theta(const Geometry& grid, const Geometry& image, const Matrix4
 Tensor resample(const Image& image, const Geometry& grid, const Matrix4& grid_to_image, Device device) {
   const NoGrad quiet;
   Variable voxels(image.voxels.to(device));
+  // Beyond the image lies its background, which is the lowest value where some are negative.
+  const double low = std::min(0.0, -amax(-voxels).value().item());
+  if (low < 0.0) voxels = voxels - low;
   const Point from = image.geometry.spacing_mm(), to = grid.spacing_mm();
   const double coarsest = std::max({to[0], to[1], to[2]});
   std::array<double, 3> sigma{};
@@ -239,7 +242,9 @@ Tensor resample(const Image& image, const Geometry& grid, const Matrix4& grid_to
   if (std::max({sigma[0], sigma[1], sigma[2]}) > 0.0) voxels = gaussian_smooth(voxels, sigma);
   const Variable theta(sampling_theta(grid, image.geometry, grid_to_image).to(device));
   const Variable positions = affine_grid(theta, spatial(grid), false);
-  return grid_sample(voxels, positions, {cinnabar::Interpolation::linear, Boundary::zeros, false}).value();
+  const Variable sampled =
+      grid_sample(voxels, positions, {cinnabar::Interpolation::linear, Boundary::zeros, false});
+  return low < 0.0 ? (sampled + low).value() : sampled.value();
 }
 
 AffineAlignment align_affine(const Image& fixed, const Image& moving, const Image* fixed_mask,

@@ -7,6 +7,7 @@
 #include "autograd/layout.hpp"
 #include "registration/affine_alignment.hpp"
 #include "registration/cohort.hpp"
+#include "registration/input_file.hpp"
 #include "registration/nifti.hpp"
 
 namespace cinnabar::registration {
@@ -176,8 +177,7 @@ std::vector<std::filesystem::path> scans_of(const std::vector<std::string>& argu
       scans.push_back(path);
       continue;
     }
-    std::ifstream file(path);
-    if (!file) fail_input(argument, ": cannot read the list of scans");
+    std::ifstream file = open_text(path, "the list of scans");
     bool header = false;
     int number = 0;
     for (std::string line; std::getline(file, line);) {

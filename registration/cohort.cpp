@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "engine/error.hpp"
+#include "registration/input_file.hpp"
 
 namespace cinnabar::registration {
 
@@ -44,9 +45,8 @@ bool is_plain(const std::string& name) {
 /// One list while it is read; errors name the file and the present line.
 class PairList {
  public:
-  explicit PairList(const std::filesystem::path& path) : path_(path), file_(path) {
-    if (!file_) fail_input(path.string(), ": cannot read the list of pairs");
-  }
+  explicit PairList(const std::filesystem::path& path)
+      : path_(path), file_(open_text(path, "the list of pairs")) {}
 
   std::vector<PairEntry> read() {
     std::optional<std::vector<std::string>> header = next();
@@ -111,6 +111,10 @@ class PairList {
     pair.name = cell(cells, "name");
     if (pair.name.empty()) pair.name = stem(pair.moving) + "_to_" + stem(pair.fixed);
     if (!is_plain(pair.name)) complain("the name '", pair.name, "' may have letters, digits, _ . and - only");
+    if (pair.name == "momenta" || pair.name == "pairs") {
+      complain("the name '", pair.name,
+               "' is that of a file which every folder of pairs has: choose another");
+    }
     if (!names_.insert(pair.name).second) complain("the name ", pair.name, " comes twice");
     const std::string split = cell(cells, "split");
     if (split == "training") {

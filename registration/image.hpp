@@ -22,7 +22,8 @@ enum class VoxelType : std::int16_t {
   u64 = 1280,
 };
 
-/// A scalar image. `stored` is the element type of the file it came from.
+/// A scalar image. `stored` is the element type that holds its values: that of the file it came from, f32
+/// where that was scaled.
 struct Image {
   Tensor voxels;  ///< f32 [1, 1, D, H, W], x fastest
   Geometry geometry;

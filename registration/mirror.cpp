@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "kernels/parallel.hpp"
+#include "registration/input_file.hpp"
 
 namespace cinnabar::registration {
 namespace {
@@ -67,8 +68,7 @@ LabelImage mirrored(const LabelImage& image, const LabelPairs& pairs) {
 }
 
 LabelPairs read_label_pairs(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) fail_input("cannot read the label names '", path.string(), "': no such file, or no permission");
+  std::ifstream file = open_text(path, "the label names");
   std::map<std::string, std::int32_t> label_of;
   int line_number = 0;
   for (std::string line; std::getline(file, line);) {

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "autograd/elementwise.hpp"
 #include "autograd/green_operator.hpp"
@@ -100,9 +101,7 @@ class Cohort {
   Cohort(const std::filesystem::path& folder, const MomentaOptions& options, const MomentaObserver& observer)
       : folder_(folder), options_(options), observer_(observer) {}
 
-  bool finished(const MomentumJob& job) const {
-    return std::filesystem::exists(folder_ / (job.name() + ".json"));
-  }
+  bool finished(const MomentumJob& job) const { return is_recorded(job.pair, job.name(), folder_); }
 
   JobResult match(const MomentumJob& job, const AlignedPair& aligned) const {
     const auto began = std::chrono::steady_clock::now();
@@ -178,12 +177,26 @@ class Cohort {
   const MomentaObserver& observer_;
 };
 
+/// Copies of one pair may have the name of another pair.
+void require_own_names(const std::vector<PairEntry>& pairs, int augmentations) {
+  std::set<std::string> names;
+  for (const PairEntry& pair : pairs) {
+    for (int augmentation = 0; augmentation <= augmentations; ++augmentation) {
+      const std::string name = MomentumJob{pair, augmentation}.name();
+      if (names.insert(name).second) continue;
+      fail_input("the list has a pair ", name,
+                 ", which is also the name of a deformed copy: rename the pair");
+    }
+  }
+}
+
 }  // namespace
 
 MomentaTotals make_momenta(const std::vector<PairEntry>& pairs, const std::filesystem::path& folder,
                            const MomentaOptions& options, const MomentaObserver& observer) {
   CINNABAR_CHECK(options.shard >= 1 && options.shard <= options.shards, "make_momenta", "shard ",
                  options.shard, " of ", options.shards);
+  require_own_names(pairs, options.augmentations);
   claim_folder(folder, "momenta.json", settings_of(options));
   Cohort cohort(folder, options, observer);
   MomentaTotals totals;

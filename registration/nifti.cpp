@@ -53,8 +53,9 @@ Image read_image(const std::filesystem::path& path, NonFinite non_finite) {
   NiftiReader reader(path);
   require_one_volume(reader);
   const NiftiHeader& header = reader.header();
+  const bool as_stored = header.slope == 1.0 && header.intercept == 0.0;
   Image image{allocate(reader, header.geometry.shape(), DType::f32), header.geometry, reader.path(),
-              header.type};
+              as_stored ? header.type : VoxelType::f32};
   float* target = image.voxels.data<float>();
   std::int64_t bad = 0;
   reader.read_elements([&](std::int64_t first, std::span<const double> values) {
@@ -97,6 +98,11 @@ LabelImage read_labels(const std::filesystem::path& path) {
 
 Geometry read_geometry(const std::filesystem::path& path) {
   const NiftiReader reader(path);
+  const std::array<std::int64_t, 3>& extent = reader.header().geometry.extent;
+  if (*std::min_element(extent.begin(), extent.end()) < 2) {
+    reader.fail(detail::concat("it is not 3-D (", reader.header().extent_text(),
+                               "); give a volume at least 2 voxels thick"));
+  }
   return reader.header().geometry;
 }
 

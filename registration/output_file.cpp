@@ -55,11 +55,17 @@ OutputFile::OutputFile(const std::filesystem::path& path) : path_(path), gzip_(p
   if (name.empty() || name == "." || name == "..") {
     fail_input("cannot write '", path_.string(), "': it names no file");
   }
-  const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
   std::error_code ignored;
   if (std::filesystem::is_directory(path_, ignored)) {
     fail_input("cannot write '", path_.string(), "': it is a folder; give a file name");
   }
+  if (std::filesystem::exists(path_, ignored) && !std::filesystem::is_regular_file(path_, ignored)) {
+    fail_input("cannot write '", path_.string(), "': it is a device or a pipe; give a file name");
+  }
+  // A link stays, and what it leads to is replaced.
+  target_ =
+      std::filesystem::is_symlink(path_, ignored) ? std::filesystem::weakly_canonical(path_, ignored) : path_;
+  const std::filesystem::path folder = target_.has_parent_path() ? target_.parent_path() : ".";
   if (!std::filesystem::is_directory(folder, ignored)) {
     fail_input("cannot write '", path_.string(), "': there is no folder '", folder.string(), "'; create it");
   }
@@ -123,7 +129,7 @@ void OutputFile::commit() {
   const int descriptor = descriptor_;
   descriptor_ = -1;
   if (::close(descriptor) != 0) fail_write(errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_write(errno);
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail_write(errno);
   temporary_.clear();
 }
 

@@ -31,6 +31,7 @@ class OutputFile {
   [[noreturn]] void fail_write(int error) const;
 
   std::filesystem::path path_;
+  std::filesystem::path target_;  ///< where a link leads, else path_
   std::filesystem::path temporary_;
   int descriptor_ = -1;
   bool gzip_ = false;

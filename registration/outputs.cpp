@@ -70,12 +70,14 @@ SampleMaps sample_maps(const DeformationSamples& samples, const Geometry& grid, 
           resample(Image{variance, grid, {}, VoxelType::f32}, fixed, TransformChain())};
 }
 
-/// Where the fixed image is above a small share of its maximum: the head, for figures about the deformation.
+/// Where the fixed image is above a small share of its range: the head, for figures about the deformation.
 LabelImage foreground(const Image& fixed) {
   LabelImage mask{Tensor::zeros(fixed.voxels.shape(), DType::i32), fixed.geometry, {}, VoxelType::u8};
   const float* value = fixed.voxels.data<float>();
   const std::int64_t count = fixed.voxels.numel();
-  const float threshold = 0.02f * *std::max_element(value, value + count);
+  const auto [least, greatest] = std::minmax_element(value, value + count);
+  const float low = std::min(*least, 0.0f);
+  const float threshold = low + 0.02f * (*greatest - low);
   std::int32_t* label = mask.labels.data<std::int32_t>();
   for (std::int64_t i = 0; i < count; ++i) label[i] = value[i] > threshold ? 1 : 0;
   return mask;
@@ -105,9 +107,19 @@ Report report_of(const Json& record, const std::vector<std::byte>& picture, cons
 
 }  // namespace
 
+std::string shell_quoted(const std::string& word) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=:,@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string result = "'";
+  for (const char c : word) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
 std::string ants_command(const std::string& prefix, const std::string& fixed, const std::string& moving) {
-  return "antsApplyTransforms -d 3 -i " + moving + " -r " + fixed + " -t " + prefix + "1Warp.nii.gz -t " +
-         prefix + "0GenericAffine.mat -o " + prefix + "WarpedByAnts.nii.gz";
+  return "antsApplyTransforms -d 3 -i " + shell_quoted(moving) + " -r " + shell_quoted(fixed) + " -t " +
+         shell_quoted(prefix + "1Warp.nii.gz") + " -t " + shell_quoted(prefix + "0GenericAffine.mat") +
+         " -o " + shell_quoted(prefix + "WarpedByAnts.nii.gz");
 }
 
 void require_writable_prefix(const std::string& prefix, const std::string& option) {
@@ -118,6 +130,19 @@ void require_writable_prefix(const std::string& prefix, const std::string& optio
   }
   if (access(where.c_str(), W_OK) != 0) {
     fail_input(where.string(), ": no permission to write the outputs: change ", option);
+  }
+}
+
+void require_apart(const std::string& prefix, const std::vector<std::string>& inputs) {
+  for (const std::string& input : inputs) {
+    const std::filesystem::path path = input;
+    std::error_code ignored;
+    for (const char* name : {"0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz", "Warped.nii.gz",
+                             "InverseWarped.nii.gz", "Momentum.nii.gz", "Velocity.nii.gz", "Jacobian.nii.gz",
+                             "DeformationMean.nii.gz", "DeformationVariance.nii.gz"}) {
+      if (!std::filesystem::equivalent(prefix + name, path, ignored)) continue;
+      fail_input(input, ": would be overwritten by the output of that name: change --output");
+    }
   }
 }
 

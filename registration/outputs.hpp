@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "registration/run_record.hpp"
 
@@ -21,10 +22,16 @@ class InterruptedRun : public Error {
   using Error::Error;
 };
 
+/// A word as a shell reads it.
+std::string shell_quoted(const std::string& word);
+
 /// The command with which ANTs makes the warped image from the files of a run.
 std::string ants_command(const std::string& prefix, const std::string& fixed, const std::string& moving);
 
 /// Throws InputError unless files can be created under the prefix, which `option` of the command names.
 void require_writable_prefix(const std::string& prefix, const std::string& option = "--output");
+
+/// Throws InputError if an output of a registration would replace one of its inputs.
+void require_apart(const std::string& prefix, const std::vector<std::string>& inputs);
 
 }  // namespace cinnabar::registration

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "autograd/histogram.hpp"
+#include "engine/error.hpp"
 #include "registration/affine_alignment.hpp"
 
 namespace cinnabar::registration {
@@ -87,8 +88,22 @@ Geometry registration_grid(const Image& fixed, const PreparationOptions& options
   if (spacing <= 0.0 && options.head_voxels > 0.0) {
     spacing = std::cbrt(head_volume_mm3(fixed) / options.head_voxels);
   } else if (spacing <= 0.0) {
-    const Point own = fixed.geometry.spacing_mm();
-    spacing = std::min({own[0], own[1], own[2]});
+    const Point finest = fixed.geometry.spacing_mm();
+    spacing = std::min({finest[0], finest[1], finest[2]});
+  }
+  const Point own = fixed.geometry.spacing_mm();
+  double voxels = 1.0;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const double extent = static_cast<double>(fixed.geometry.extent[axis]) * own[axis] / spacing;
+    if (extent < 2.0) {
+      fail_input(fixed.path, ": on a grid of ", spacing,
+                 " mm it has fewer than two voxels along an axis: ", "use a finer --resolution");
+    }
+    voxels *= extent;
+  }
+  if (voxels > 2147483647.0) {
+    fail_input(fixed.path, ": a grid of ", spacing, " mm has ", voxels,
+               " voxels: use a coarser --resolution");
   }
   return isotropic_grid(canonical(fixed.geometry), spacing);
 }

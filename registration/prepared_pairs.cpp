@@ -1,7 +1,6 @@
 #include "registration/prepared_pairs.hpp"
 
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "autograd/elementwise.hpp"
@@ -17,14 +16,6 @@ namespace cinnabar::registration {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-bool is_prepared(const PairEntry& pair, const std::filesystem::path& folder) {
-  std::ifstream file(folder / (pair.name + ".json"));
-  const Json record = Json::parse(file, nullptr, false);
-  return record.is_object() && record.value("moving", "") == pair.moving.string() &&
-         record.value("fixed", "") == pair.fixed.string() &&
-         std::filesystem::exists(folder / (pair.name + ".safetensors"));
-}
 
 /// Returns the correlation of the images after the affine stage.
 double prepare(const PairEntry& pair, const std::filesystem::path& folder, const PairsOptions& options) {
@@ -74,7 +65,7 @@ void prepare_pairs(const std::vector<PairEntry>& pairs, const std::filesystem::p
     if (observer.keep_going && !observer.keep_going()) {
       throw InterruptedRun("interrupted while preparing the pairs; the same command goes on");
     }
-    if (is_prepared(pair, folder)) continue;
+    if (is_recorded(pair, pair.name, folder)) continue;
     const double ncc = prepare(pair, folder, options);
     if (observer.prepared) observer.prepared(pair, done, pairs.size(), ncc);
   }

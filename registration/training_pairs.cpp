@@ -12,6 +12,7 @@
 #include "data/permutation.hpp"
 #include "engine/error.hpp"
 #include "engine/safetensors.hpp"
+#include "registration/input_file.hpp"
 
 namespace cinnabar::registration {
 
@@ -213,8 +214,7 @@ TrainingSplit split_as_before(const std::vector<TrainingPair>& pairs,
 }
 
 void name_validation_pairs(std::vector<TrainingPair>& pairs, const fs::path& list) {
-  std::ifstream file(list);
-  if (!file) fail_input(list.string(), ": cannot read the list of validation pairs");
+  std::ifstream file = open_text(list, "the list of validation pairs");
   for (TrainingPair& pair : pairs) pair.split = PairSplit::training;
   for (std::string line; std::getline(file, line);) {
     line.erase(std::min(line.find('#'), line.size()));
