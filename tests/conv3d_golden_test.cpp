@@ -88,12 +88,15 @@ TEST_P(Conv3dGolden, OutputAndGradientsAgree) {
 INSTANTIATE_TEST_SUITE_P(Files, Conv3dGolden, ::testing::ValuesIn(cases()), name_of_torch_case);
 
 TEST(Conv3dGoldenFiles, AreThere) {
-  const auto has = [](const std::string& file) {
-    return std::any_of(cases().begin(), cases().end(),
-                       [&](const TorchCase& golden) { return golden.file.stem() == file; });
+  // Whether there are cases of an operation, but for those of a file that is only a part.
+  const auto has = [](const std::string& op) {
+    return std::any_of(cases().begin(), cases().end(), [&](const TorchCase& golden) {
+      return golden.file.stem() != "conv3d_small" && golden.options.is_object() &&
+             golden.options.value("op", "") == op;
+    });
   };
   if (!has("conv_transpose3d")) GTEST_SKIP() << "no golden file of conv_transpose3d found";
-  if (!has("conv3d")) GTEST_SKIP() << "the whole conv3d.safetensors was not found, at most its smaller cases";
+  if (!has("conv3d")) GTEST_SKIP() << "no whole golden file of conv3d found, at most its smaller cases";
 }
 
 }  // namespace

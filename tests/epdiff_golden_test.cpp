@@ -126,53 +126,76 @@ std::vector<double> OperatorCase::reductions() const {
 double relative_rms(const Tensor& actual, const Tensor& expected) {
   const std::vector<double> a = actual.to_vector<double>();
   const std::vector<double> e = expected.to_vector<double>();
+  if (a.size() != e.size()) return INFINITY;
   double difference = 0.0;
   double size = 0.0;
   for (std::size_t i = 0; i < e.size(); ++i) {
     difference += (a[i] - e[i]) * (a[i] - e[i]);
     size += e[i] * e[i];
   }
-  return std::sqrt(difference / size);
+  return size > 0.0 ? std::sqrt(difference / size) : std::sqrt(difference);
 }
 
-void check_operators(Target target) {
-  int files = 0;
-  for (const auto& path : testing::golden_files("epdiff")) {
-    const SafeTensors file = load_safetensors(path);
-    const auto kind = file.metadata.find("case");
-    if (kind == file.metadata.end() || kind->second.rfind("A", 0) != 0) continue;
-    ++files;
-    const OperatorCase operators(file, target);
-    int checked = 0;
-    for (const auto& [name, expected] : file.tensors) {
-      if (name.find('_') == std::string::npos) continue;
-      const Tensor actual = operators.compute(name);
-      if (!actual.defined()) continue;
-      ++checked;
-      const double error = relative_rms(actual, expected);
-      EXPECT_LT(error, name == "L_m" ? 3e-6 : 1e-6) << path << ": " << name;
+struct EpdiffCase {
+  std::filesystem::path path;
+  Target target;
+};
+
+void PrintTo(const EpdiffCase& golden, std::ostream* out) {
+  *out << golden.path.string() << ' ' << golden.target.device << ' ' << golden.target.dtype;
+}
+
+const std::vector<EpdiffCase>& cases() {
+  static const std::vector<EpdiffCase> all = [] {
+    std::vector<EpdiffCase> found;
+    for (const auto& path : testing::golden_files("")) {
+      if (testing::epdiff_case(path) != 'A') continue;
+      found.push_back({path, {Device::cpu(), DType::f32}});
+      found.push_back({path, {Device::cpu(), DType::f64}});
+      found.push_back({path, {Device::cuda(), DType::f32}});
     }
-    EXPECT_GE(checked, 12) << path << " holds too few known operators";
-    const std::vector<double> sums = operators.reductions();
-    const std::vector<double> stored = file.tensors.at("reductions").to_vector<double>();
-    ASSERT_EQ(stored.size(), 4u) << path;
-    for (std::size_t i = 0; i < 3; ++i) {
-      // The reference adds one by one in float32, which leaves it up to 1.8e-6 from the exact sums.
-      EXPECT_NEAR(sums[i], stored[i], 4e-6 * std::abs(stored[i])) << path << ": reduction " << i;
-    }
+    return found;
+  }();
+  return all;
+}
+
+class EpdiffGolden : public ::testing::TestWithParam<EpdiffCase> {
+ protected:
+  void SetUp() override { testing::skip_unless_available(GetParam().target.device); }
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(EpdiffGolden);
+
+TEST_P(EpdiffGolden, EveryOperatorMatchesTheReference) {
+  const SafeTensors file = load_safetensors(GetParam().path);
+  const OperatorCase operators(file, GetParam().target);
+  int checked = 0;
+  for (const auto& [name, expected] : file.tensors) {
+    if (name.find('_') == std::string::npos) continue;
+    const Tensor actual = operators.compute(name);
+    if (!actual.defined()) continue;
+    ++checked;
+    EXPECT_LT(relative_rms(actual, expected), name == "L_m" ? 3e-6 : 1e-6) << name;
   }
-  if (files == 0) GTEST_SKIP() << "no operator files (A_*.safetensors) found";
+  EXPECT_GE(checked, 12) << "too few known operators";
+  const std::vector<double> sums = operators.reductions();
+  const std::vector<double> stored = file.tensors.at("reductions").to_vector<double>();
+  ASSERT_EQ(stored.size(), 4u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    // The reference adds one by one in float32, which leaves it up to 1.8e-6 from the exact sums.
+    EXPECT_NEAR(sums[i], stored[i], 4e-6 * std::abs(stored[i])) << "reduction " << i;
+  }
 }
 
-class EpdiffGolden : public testing::OnDevice {};
-
-TEST_P(EpdiffGolden, EveryOperatorMatchesTheReferenceInFloat32) {
-  check_operators({device(), DType::f32});
+std::string name_of_case(const ::testing::TestParamInfo<EpdiffCase>& info) {
+  const auto& [path, target] = info.param;
+  return testing::as_test_name(detail::concat(info.index, "_", path.stem().string(), "_",
+                                              target.device.is_cpu() ? "cpu" : "cuda", "_", target.dtype));
 }
-CINNABAR_ON_EACH_DEVICE(EpdiffGolden);
 
-TEST(EpdiffGoldenFloat64, EveryOperatorMatchesTheReference) {
-  check_operators({Device::cpu(), DType::f64});
+INSTANTIATE_TEST_SUITE_P(Files, EpdiffGolden, ::testing::ValuesIn(cases()), name_of_case);
+
+TEST(EpdiffGoldenFiles, AreThere) {
+  if (cases().empty()) GTEST_SKIP() << "no operator files (case A) found";
 }
 
 }  // namespace

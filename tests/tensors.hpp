@@ -30,8 +30,9 @@ inline Tensor poisoned_like(const Tensor& other) {
   return poisoned(other.shape(), other.dtype(), other.device());
 }
 
-/// max |actual - expected| / max |expected|; infinite where a NaN meets a number or the shapes differ, and
-/// the plain maximum difference where `expected` is all zero.
+/// max |actual - expected| / max |expected|; infinite where a NaN or an infinity meets another number or the
+/// shapes differ, and the plain maximum difference where `expected` is all zero. Infinities that agree do not
+/// count.
 inline double relative_error(const Tensor& actual, const Tensor& expected) {
   if (actual.shape() != expected.shape()) return std::numeric_limits<double>::infinity();
   const std::vector<double> a = actual.to_vector<double>();
@@ -41,6 +42,10 @@ inline double relative_error(const Tensor& actual, const Tensor& expected) {
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (std::isnan(a[i]) != std::isnan(e[i])) return std::numeric_limits<double>::infinity();
     if (std::isnan(a[i])) continue;
+    if (std::isinf(a[i]) || std::isinf(e[i])) {
+      if (a[i] != e[i]) return std::numeric_limits<double>::infinity();
+      continue;
+    }
     difference = std::max(difference, std::abs(a[i] - e[i]));
     largest = std::max(largest, std::abs(e[i]));
   }

@@ -33,8 +33,9 @@ struct TorchCase {
 
 void PrintTo(const TorchCase& golden, std::ostream* out);
 
-/// Every case of every golden file whose name contains one of the families: f32 and f64 on the CPU, f32 on
-/// CUDA. A file that cannot be read or holds no case gives one case without options, which tests must refuse.
+/// Every case of every golden file whose name contains one of the families or whose metadata entry `family`
+/// begins with one: f32 and f64 on the CPU, f32 on CUDA. A file that cannot be read or holds no case, and a
+/// case whose options cannot be read, give one case without options, which tests must refuse.
 std::vector<TorchCase> torch_cases(const std::vector<std::string>& families);
 
 std::string name_of_torch_case(const ::testing::TestParamInfo<TorchCase>& info);
