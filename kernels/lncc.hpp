@@ -1,25 +1,30 @@
 #pragma once
 
+#include <cmath>
+
 #include "engine/host_device.hpp"
 #include "kernels/op.hpp"
 
 namespace cinnabar {
 
 struct LnccOptions {
-  int radius = 4;  ///< the window is (2 radius + 1)^3 voxels, cut off at the faces; 1 to 8
-  double epsilon =
-      1e-8;  ///< added to the product of variances: windows flatter than its square root count less
+  int radius = 4;         ///< the window is (2 radius + 1)^3 voxels, cut off at the faces; 1 to 8
+  double epsilon = 1e-8;  ///< a product of variances: windows that are flatter count less
 };
 
 /// Local squared normalised cross correlation (Avants et al., "Symmetric diffeomorphic image registration
-/// with cross-correlation", Medical Image Analysis 2008, eq. 3) as a loss.
+/// with cross-correlation", Medical Image Analysis 2008, eq. 3) as a loss. Flat windows are alike, a flat and
+/// a lively one are not, and the loss of an image and itself is 0, its least value: epsilon in the
+/// denominator alone would reward contrast.
 ///
 /// Shapes: warped and fixed [N, C, H, W] or [N, C, D, H, W] alike; `mask` undefined or of the same rank with
 /// N or 1 and C or 1, a voxel counting where it is above 0. loss is a scalar [] of the images' dtype, `sums`
 /// f64 [2] scratch that forward fills for backward (sum of c, number of voxels).
 /// With means over the counting voxels of the window round x:
 ///   cov = mean(ab) - mean(a) mean(b),  var_a = mean(aa) - mean(a)^2,
-///   c(x) = cov^2 / (var_a var_b + epsilon),  loss = 1 - mean of c over the counting voxels (1 where none).
+///   c(x) = (cov^2 + s epsilon) / (var_a var_b + epsilon),  loss = 1 - mean of c over the counting voxels (1
+///   where none), where s = 4 (var_a + t) (var_b + t) / (var_a + var_b + 2 t)^2, t^2 = epsilon, says how far
+///   the variances are alike, 0 to 1.
 /// Window sums are running sums, so the cost does not grow with radius^3. The CPU adds in float64. CUDA
 /// rounds both images to 24 bits of their largest magnitude and then adds exactly, in 64-bit integers.
 /// Kernels assign their outputs and are deterministic; a gradient left undefined is not computed.
@@ -72,10 +77,16 @@ CINNABAR_HD LocalCorrelation<T> local_correlation(T count, T cov, T var_a, T var
   // Rounding can leave a flat window with a variance just below zero.
   var_a = var_a > T(0) ? var_a : T(0);
   var_b = var_b > T(0) ? var_b : T(0);
+  const T flat = std::sqrt(epsilon);
+  const T total = T(1) / (var_a + var_b + T(2) * flat);
+  const T share_a = (var_a + flat) * total;
+  const T share_b = (var_b + flat) * total;
+  const T slope = T(4) * epsilon * (share_b - share_a) * total;  // of epsilon s, divided by the other share
   const T inverse = T(1) / (var_a * var_b + epsilon);
-  const T value = cov * cov * inverse;
+  const T value = (cov * cov + T(4) * share_a * share_b * epsilon) * inverse;
   const T scale = T(2) * inverse / count;
-  return {value, scale * cov, -scale * value * var_b, -scale * value * var_a};
+  return {value, scale * cov, scale * (slope * share_b - value * var_b),
+          scale * (-slope * share_a - value * var_a)};
 }
 
 }  // namespace cinnabar

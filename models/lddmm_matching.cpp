@@ -131,10 +131,14 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
     }
     return {std::numeric_limits<double>::infinity(), {}};
   };
-  FluidOperator metric = shooting.fluid;
-  metric.gamma = std::max(metric.gamma, 0.25 * metric.alpha);
+  // How softly was chosen on pairs of brains (docs/results.md): local correlation needs less of it, until
+  // searches end in front of folds.
+  constexpr double kSoftest = 1.0 / 4;
+  double softening = options.similarity == Similarity::lncc ? kSoftest / 4 : kSoftest;
   problem.precondition = [&](const Tensor& gradient) {
     const NoGrad quiet;
+    FluidOperator metric = shooting.fluid;
+    metric.gamma = std::max(metric.gamma, softening * metric.alpha);
     return sharpen(Variable(gradient), metric, shooting.padding).value();
   };
   problem.first_step = [&](const Tensor& direction) {
@@ -142,7 +146,13 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
     const Variable velocity = smooth(Variable(direction), shooting.fluid, shooting.padding);
     return kFirstStepVoxels / std::max(amax(abs(velocity)).value().item(), 1e-12);
   };
-  problem.observe = observe;
+  int evaluations = 1;
+  problem.observe = [&](const LbfgsProgress& progress) {
+    constexpr int kLongSearch = 3;
+    if (progress.evaluations - evaluations > kLongSearch) softening = kSoftest;
+    evaluations = progress.evaluations;
+    return !observe || observe(progress);
+  };
 
   // A coarse solution can fold when it is carried to a finer grid: shorten it until it does not.
   constexpr int kAttempts = 8;
@@ -151,6 +161,10 @@ LbfgsResult match(const ImagePair& pair, const Tensor& start, const MatchingOpti
   for (int i = 0; i < kAttempts && !std::isfinite(first.value); ++i) {
     momentum = (0.8 * Variable(momentum)).value();
     first = problem.evaluate(momentum);
+  }
+  if (!std::isfinite(first.value)) {
+    fail_input("matching cannot start: the energy of its first map is not finite, or that map folds; ",
+               "check sigma, alpha, beta and gamma");
   }
   return minimise_lbfgs(momentum, first, problem, lbfgs);
 }

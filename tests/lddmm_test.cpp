@@ -238,6 +238,19 @@ TEST_P(ExactGradient, PassesTheTaylorTestAtSecondOrder) {
   EXPECT_GT(std::log2(first / second), 1.7) << first << " -> " << second;
 }
 
+TEST_P(ExactGradient, IsZeroWhereAnImageMeetsItself) {
+  const Grid grid{12, 13, 14};
+  const Tensor moving = image_of(grid, 0.0, DType::f64);
+  const Tensor nothing = Tensor::zeros(grid.shape(3), DType::f64);
+  MatchingOptions options;
+  options.similarity = GetParam();
+  options.shooting.time_steps = 2;
+  const Tensor none = evaluate_matching({moving, moving}, nothing, options).gradient();
+  const Tensor some =
+      evaluate_matching({moving, image_of(grid, 0.06, DType::f64)}, nothing, options).gradient();
+  EXPECT_LT(largest(Variable(none)), 1e-10 * largest(Variable(some)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Similarities, ExactGradient,
                          ::testing::Values(Similarity::ssd, Similarity::ncc, Similarity::lncc),
                          [](const auto& suite) {
