@@ -186,11 +186,11 @@ void NiftiReader::read_elements(const Sink& sink) {
 }
 
 void write_nifti(const std::filesystem::path& path, const NiftiHeader& header, const Source& source) {
+  OutputFile file(path);
   const std::string name = path.filename().string();
   if (!name.ends_with(".nii") && !name.ends_with(".nii.gz")) {
     fail_input("cannot write '", path.string(), "': give a name that ends in .nii or .nii.gz");
   }
-  OutputFile file(path);
   file.write(build_nifti_header(header));
   const std::int64_t count = header.elements();
   const std::size_t width = size_of(header.type);

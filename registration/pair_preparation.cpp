@@ -101,7 +101,7 @@ Geometry registration_grid(const Image& fixed, const PreparationOptions& options
     }
     voxels *= extent;
   }
-  if (voxels > 2147483647.0) {
+  if (voxels > 1e12) {
     fail_input(fixed.path, ": a grid of ", spacing, " mm has ", voxels,
                " voxels: use a coarser --resolution");
   }

@@ -91,6 +91,23 @@ TEST_F(Momenta, GoesOnWhereItStopped) {
   EXPECT_NE(again.output.find("0 momenta made, 2 there already"), std::string::npos) << again.output;
 }
 
+TEST_F(Momenta, KnowsItsScansAndItsFiles) {
+  ASSERT_EQ(run_shell(command("--shard 1/2")).status, 0);
+  std::filesystem::remove(folder_ / "momenta/a_to_b.safetensors");
+  const CommandResult again = run_shell(command("--shard 1/2"));
+  EXPECT_NE(again.output.find("1 momenta made, 0 there already"), std::string::npos) << again.output;
+  write_bytes(folder_ / "pairs.csv", "moving,fixed,name\nb.nii.gz,a.nii.gz,a_to_b\n");
+  const CommandResult other = run_shell(command());
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.output.find("other scans than the pair a_to_b"), std::string::npos) << other.output;
+  write_bytes(folder_ / "pairs.csv", "moving,fixed,name\nb.nii.gz,a.nii.gz,momenta\n");
+  EXPECT_EQ(run_shell(command()).status, 1);
+  write_bytes(folder_ / "pairs.csv", "moving,fixed,name\nb.nii.gz,a.nii.gz,p\na.nii.gz,b.nii.gz,p_a1\n");
+  const CommandResult twice = run_shell(command("--augment 1", "copies"));
+  EXPECT_NE(twice.output.find("p_a1, which is also the name of a deformed copy"), std::string::npos)
+      << twice.output;
+}
+
 TEST_F(Momenta, SurvivesBeingKilled) {
   // Killed as soon as the first job is done, so in the middle of the second.
   const std::string first = shell_quote((folder_ / "momenta/a_to_b.json").string());

@@ -184,6 +184,12 @@ TEST_F(Register, RefusesBadInputInOneLine) {
   expect_refused(command("--device cuda:99"), "cuda:99");
   expect_refused(command("--device gpu"), "gpu");
   expect_refused(command("--sigma -1"), "--sigma", 2);
+  expect_refused(command("--sigma nan"), "--sigma", 2);
+  expect_refused(command("--lncc-radius 9"), "--lncc-radius", 2);
+  expect_refused(command("--iterations 1.5"), "whole numbers");
+  expect_refused(command("--iterations 9x9x9x9x9x9x9x9x9"), "more than 8 levels");
+  expect_refused(command("--resolution 1000"), "finer --resolution");
+  expect_refused(command("--resolution 0.001"), "coarser --resolution");
   expect_refused(shell_quote(kProgram) + " register -f " + moving + " -m " + moving + " -o " +
                      shell_quote(at("no/such/folder/out_")),
                  "no/such/folder");

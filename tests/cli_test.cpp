@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -130,6 +132,79 @@ TEST_F(Cli, ApplyMapsPointsInBothConventions) {
                  "line 2 does not start with three numbers");
 }
 
+TEST_F(Cli, PointsBeginWithThreeNumbers) {
+  const auto refuses = [&](const std::string& text, const std::string& reason) {
+    write_bytes(at("points.csv"), text);
+    expect_failure({"apply", "--points", at("points.csv"), "-o", at("o.csv")}, 1, reason);
+  };
+  refuses("nan,20,30\n1,2,3\n", "line 1 does not start with three numbers");
+  refuses("10,20\n1,2,3\n", "line 1 does not start with three numbers");
+  refuses("label,x,y,z\n1,2,3,4\n", "must be its first three columns");
+  write_bytes(at("points.csv"),
+              "\xEF\xBB\xBF"
+              "1,2,3\n4,5,6\n");  // as Excel begins UTF-8
+  ASSERT_EQ(cinnabar_command({"apply", "--points", at("points.csv"), "-o", at("o.csv")}).status, 0);
+  EXPECT_EQ(read_bytes(at("o.csv")), "1,2,3\n4,5,6\n");
+}
+
+TEST_F(Cli, ScaledImagesKeepTheirValues) {
+  write_image(at("scaled.nii"), image_, VoxelType::i16);
+  std::string bytes = read_bytes(at("scaled.nii"));
+  const float slope = 1e-3f, intercept = 0.5f;
+  std::memcpy(bytes.data() + 112, &slope, 4);  // scl_slope and scl_inter
+  std::memcpy(bytes.data() + 116, &intercept, 4);
+  write_bytes(at("scaled.nii"), bytes);
+  ASSERT_EQ(cinnabar_command({"apply", "-n", "nearest", "-i", at("scaled.nii"), "-r", at("scaled.nii"), "-o",
+                              at("same.nii")})
+                .status,
+            0);
+  const std::vector<float> found = read_image(at("same.nii")).voxels.to_vector<float>();
+  for (std::size_t i = 0; i < found.size(); ++i)
+    ASSERT_NEAR(found[i], 0.5f + 1e-3f * image_.voxels.data<float>()[i], 1e-6f) << i;
+}
+
+TEST_F(Cli, PipesAreNeitherWaitedForNorReplaced) {
+  const std::string pipe = at("pipe.nii.gz"), image = at("image.nii.gz");
+  ASSERT_EQ(run_shell("mkfifo " + shell_quote(pipe)).status, 0);
+  const std::string other = "not a regular file";
+  expect_failure({"apply", "--points", pipe, "-o", at("o.csv")}, 1, other);
+  expect_failure({"momenta", "--pairs", pipe, "-o", at("momenta")}, 1, other);
+  expect_failure({"mirror", "-i", image, "-o", at("m.nii"), "--label-names", pipe}, 1, other);
+  expect_failure({"info", pipe}, 1, other);
+  expect_failure({"register", "--config", pipe}, 2, other);
+  expect_failure({"apply", "-i", image, "-r", image, "-o", pipe}, 1, "a device or a pipe");
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+}
+
+TEST_F(Cli, WhatALinkLeadsToIsWritten) {
+  write_bytes(at("target.nii"), "");
+  std::filesystem::create_symlink("target.nii", at("link.nii"));
+  const std::string image = at("image.nii.gz");
+  ASSERT_EQ(
+      cinnabar_command({"apply", "-n", "nearest", "-i", image, "-r", image, "-o", at("link.nii")}).status, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(at("link.nii")));
+  EXPECT_EQ(read_image(at("target.nii")).voxels.to_vector<float>(), image_.voxels.to_vector<float>());
+  expect_failure({"apply", "-i", image, "-r", image, "-o", at("picture.png")}, 1, ".nii or .nii.gz");
+}
+
+TEST_F(Cli, ValuesOutsideMustFitTheImage) {
+  const std::string labels = at("labels.nii.gz");
+  for (const char* value : {"1e20", "nan", "0.5"}) {
+    expect_failure(
+        {"apply", "-n", "label", "-i", labels, "-r", labels, "--outside", value, "-o", at("o.nii")}, 2,
+        "whole numbers");
+  }
+  expect_failure({"apply", "-i", labels, "-r", labels, "--outside", "1e300", "-o", at("o.nii")}, 2, "finite");
+}
+
+TEST_F(Cli, AResultThatCannotBePrintedIsAFailure) {
+  const std::string image = shell_quote(at("image.nii.gz"));
+  const CommandResult result =
+      run_shell(shell_quote(kProgram) + " measure -f " + image + " -w " + image + " 2>&1 >/dev/full");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.output.find("standard output"), std::string::npos) << result.output;
+}
+
 TEST_F(Cli, JacobianWritesAndDescribesTheDeterminant) {
   const auto result = cinnabar_command({"jacobian", at("1Warp.nii.gz"), "-o", at("j.nii.gz")});
   EXPECT_EQ(result.status, 0) << result.output;
@@ -192,6 +267,20 @@ TEST_F(Cli, MeasureRefusesHalvesAndMisfits) {
   write_image(at("other.nii"), other);
   expect_failure({"measure", "--fixed", at("image.nii.gz"), "--warped", at("other.nii")}, 1,
                  "different grids");
+}
+
+TEST_F(Cli, MeasureNeedsSomethingToMeasure) {
+  const std::string labels = at("labels.nii.gz"), image = at("image.nii.gz");
+  const std::vector<std::string> overlap{"measure", "--fixed-labels", labels, "--warped-labels", labels};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), overlap.begin(), overlap.end());
+    return more;
+  };
+  expect_failure(with({"--labels", "99"}), 1, "no label to compare");
+  expect_failure(with({"--labels", "4294967297"}), 2, "neither a label nor a range");
+  write_labels(at("nothing.nii.gz"),
+               {Tensor::zeros(labels_.labels.shape(), DType::i32), labels_.geometry, {}});
+  expect_failure({"measure", "-f", image, "-w", image, "-x", at("nothing.nii.gz")}, 1, "0 everywhere");
 }
 
 TEST_F(Cli, ConfigFilesHoldAnyOption) {

@@ -32,11 +32,11 @@ struct CpabRows {
   }
 };
 
-/// Walks, a block of points at a time.
+/// The faces of all cells of a box.
 template <class T, int D>
-class CpabBlockWalk {
+class CpabFaceTable {
  public:
-  explicit CpabBlockWalk(const CpabField<T, D>& field) : field_(field) {
+  CpabFaceTable() {
     for (int parity = 0; parity < kParities; ++parity) {
       for (int type = 0; type < kCpabCellsPerBox<D>; ++type) {
         for (int face = 0; face <= D; ++face)
@@ -44,6 +44,20 @@ class CpabBlockWalk {
       }
     }
   }
+  const CpabFace<T, D>& operator()(const CpabPlace<D>& place, int face) const {
+    return faces_[place.parity()][place.type][face];
+  }
+
+ private:
+  static constexpr int kParities = D == 3 ? 2 : 1;
+  CpabFace<T, D> faces_[kParities][kCpabCellsPerBox<D>][D + 1];
+};
+
+/// Walks, a block of points at a time.
+template <class T, int D>
+class CpabBlockWalk {
+ public:
+  explicit CpabBlockWalk(const CpabField<T, D>& field) : field_(field), faces_(all_faces()) {}
 
   /// Walks `count` points to their ends. Calls moved(i, move) after each move of point i, and alone(i) where
   /// its walk is left to that of a single point, perhaps after moves.
@@ -65,7 +79,6 @@ class CpabBlockWalk {
 
  private:
   using Count = CpabCount<T>;
-  static constexpr int kParities = D == 3 ? 2 : 1;
   static constexpr int kEntries = D * (D + 1);
   // Rows.
   static constexpr int kU = 0;
@@ -82,6 +95,11 @@ class CpabBlockWalk {
   static constexpr Count kNone = 0;
   static constexpr Count kPieceOver = -1;
   static constexpr Count kStuck = -2;
+
+  static const CpabFaceTable<T, D>& all_faces() {
+    static const CpabFaceTable<T, D> table;
+    return table;
+  }
 
   /// The next point that can be walked here; false if there is none.
   template <class Alone>
@@ -121,7 +139,7 @@ class CpabBlockWalk {
     rows_.at[kNorm][slot] = record[CpabRecord<D>::kNorm];
     const int leaving = static_cast<int>(record[CpabRecord<D>::kExits]);
     for (int number = 0; number <= D; ++number) {
-      const CpabFace<T, D>& face = faces_[place.parity()][place.type][number];
+      const CpabFace<T, D>& face = faces_(place, number);
       const bool leads_out = (leaving >> number & 1) != 0;
       const int row = kFaces + number * (D + 1);
       for (int a = 0; a < D; ++a) rows_.at[row + a][slot] = leads_out ? face.normal[a] : T(0);
@@ -224,7 +242,7 @@ class CpabBlockWalk {
       change[a] = place.box[a] - before.box[a];
       rows_.at[kU + a][slot] = u[a];
     }
-    move.crossing = cpab_pack_crossing<T, D>(faces_[before.parity()][before.type][face].normal, change);
+    move.crossing = cpab_pack_crossing<T, D>(faces_(before, face).normal, change);
     rows_.at[kRemaining][slot] += rows_.at[kPiece][slot];
     return true;
   }
@@ -244,7 +262,7 @@ class CpabBlockWalk {
   }
 
   const CpabField<T, D>& field_;
-  CpabFace<T, D> faces_[kParities][kCpabCellsPerBox<D>][D + 1];
+  const CpabFaceTable<T, D>& faces_;
   CpabRows<T, kRows> rows_;
   alignas(64) Count rounds_[kCpabBlock];
   alignas(64) Count event_[kCpabBlock];
