@@ -179,7 +179,7 @@ TEST_P(LnccOn, AgreesWithFloat64) {
       const auto actual = run(device(), DType::f32, a, b, radius, mask);
       for (std::size_t k = 0; k < 3; ++k) {
         // A gradient is the difference of sums some 50 times larger, which are kept in float32.
-        EXPECT_LE(relative_error(actual[k], expected[k]), k == 0 ? 1e-6 : 5e-5) << radius << ' ' << k;
+        EXPECT_LE(relative_error(actual[k], expected[k]), k == 0 ? 1e-6 : 1e-4) << radius << ' ' << k;
       }
     }
   }
