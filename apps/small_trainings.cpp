@@ -1,6 +1,7 @@
 #include "apps/small_trainings.hpp"
 
 #include "apps/number_checks.hpp"
+
 namespace cinnabar::apps {
 
 std::filesystem::path beside(const std::filesystem::path& output, const std::string& ending) {

@@ -1,9 +1,10 @@
 #include "apps/training_options.hpp"
 
 #include <fmt/core.h>
-#include "apps/number_checks.hpp"
 
 #include <algorithm>
+
+#include "apps/number_checks.hpp"
 
 namespace cinnabar::apps {
 

@@ -17,7 +17,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/cpu/cpab_block.hpp"
+#include "kernels/cpu/cpab_block_tape.hpp"
 
 namespace cinnabar::cpu {
 
