@@ -127,7 +127,7 @@ void add_momenta(CLI::App& app) {
       ->capture_default_str();
   add_similarity(command, "--similarity", arguments->similarity, "data term, kept for the networks to come")
       ->capture_default_str();
-  add_lncc_radius(command, matching.lncc_radius);
+  add_lncc_radius(command, matching.lncc_radius)->capture_default_str();
   command.add_option("--time-steps", matching.shooting.time_steps, "RK4 steps of the geodesic")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

@@ -32,7 +32,8 @@ struct RegisterArguments {
   std::string iterations = "100x60x30", shrink, smoothing;
   std::string device = "auto";
   std::uint64_t seed = 0;
-  std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given
+  std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given, as are
+  std::optional<int> lncc_radius, momentum_factor;
   bool no_crop = false, no_histogram_matching = false, dry_run = false;
   MethodArguments method;
   RegistrationOptions options;
@@ -55,6 +56,11 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
   }
   choose_method(arguments.method, arguments.seed, options);
   const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
+  if (method_of(options) == "lddmm") {
+    options.preparation.momentum_factor =
+        arguments.momentum_factor.value_or(default_momentum_factor(spacing_mm));
+  }
+  options.matching.lncc_radius = arguments.lncc_radius.value_or(default_lncc_radius(options, spacing_mm));
   if (!options.predictor) set_matching_scale(options.matching, spacing_mm);
   if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
   if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
@@ -177,7 +183,8 @@ void add_model_options(CLI::App& command, RegisterArguments& arguments) {
   RegistrationOptions& options = arguments.options;
   MatchingOptions& matching = options.matching;
   add_similarity(command, "--similarity", arguments.similarity, "data term")->capture_default_str();
-  add_lncc_radius(command, matching.lncc_radius);
+  add_lncc_radius(command, arguments.lncc_radius)
+      ->description("half width of the LNCC window, voxels (default: 2.4 mm)");
   command
       .add_option(
           "--sigma", arguments.sigma,
@@ -221,6 +228,11 @@ void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
       .add_option("--resolution", arguments.options.preparation.resolution_mm,
                   "spacing of the registration grid in mm (default: the fixed image's smallest)")
       ->check(kPositive);
+  command
+      .add_option("--momentum-factor", arguments.momentum_factor,
+                  "how many times coarser than the registration grid that of the momentum is (default: what "
+                  "brings it to 2 mm, at most 3)")
+      ->check(CLI::Range(1, 16));
 }
 
 }  // namespace

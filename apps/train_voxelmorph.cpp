@@ -236,7 +236,7 @@ void add_loss_options(CLI::App& command, VoxelmorphArguments& arguments) {
   VoxelmorphTrainingOptions& training = arguments.training;
   add_similarity(command, "--loss", arguments.loss, "similarity of the warped moving image and the fixed one")
       ->capture_default_str();
-  add_lncc_radius(command, training.loss.lncc_radius);
+  add_lncc_radius(command, training.loss.lncc_radius)->capture_default_str();
   command
       .add_option("--smoothness", arguments.smoothness,
                   "weight of the velocity's squared gradient (default: 1, or 0.02 for ssd)")

@@ -9,6 +9,7 @@
 #include "autograd/green_operator.hpp"
 #include "autograd/reduce.hpp"
 #include "autograd/similarity.hpp"
+#include "autograd/upsample.hpp"
 #include "autograd/warp.hpp"
 
 namespace cinnabar {
@@ -17,13 +18,19 @@ namespace {
 
 constexpr double kFirstStepVoxels = 0.5;
 
-void check_pair(const ImagePair& pair, const Tensor& momentum) {
+/// How many voxels of the images lie along one of the momentum's.
+std::int64_t checked_factor(const ImagePair& pair, const Tensor& momentum) {
   const Shape& shape = pair.fixed.shape();
   CINNABAR_CHECK(shape.rank() == 5 && shape[0] == 1 && shape[1] == 1, "match",
                  "images must be [1, 1, D, H, W], got ", shape);
   require_same_shape("match", pair.moving, pair.fixed);
-  CINNABAR_CHECK(momentum.shape() == shape.with(1, 3), "match", "momentum of shape ", momentum.shape(),
-                 " does not fit images of shape ", shape);
+  const Shape& grid = momentum.shape();
+  CINNABAR_CHECK(grid.rank() == 5 && grid[0] == 1 && grid[1] == 3, "match",
+                 "momentum must be [1, 3, D, H, W], got ", grid);
+  const std::int64_t factor = shape[4] / grid[4];
+  CINNABAR_CHECK(factor >= 1 && shape == Shape({1, 1, factor * grid[2], factor * grid[3], factor * grid[4]}),
+                 "match", "momentum of shape ", grid, " does not fit images of shape ", shape);
+  return factor;
 }
 
 /// Variance of the fixed image under the mask: it brings 1 - NCC to the range of the SSD.
@@ -84,21 +91,30 @@ Variable matching_data(const Variable& warped, const ImagePair& pair, const Matc
                       : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
 }
 
+Flow refined(const Flow& flow, std::int64_t factor) {
+  if (factor == 1) return flow;
+  const auto times = static_cast<double>(factor);
+  const auto refine = [&](const Variable& map) { return times * upsample_by(map, {times, times, times}); };
+  return {refine(flow.phi), refine(flow.psi)};
+}
+
 Variable MatchingTerms::total() const {
   return regularity + data + folding;
 }
 
 MatchingTerms matching_terms(const ImagePair& pair, const Variable& momentum,
                              const MatchingOptions& options) {
-  check_pair(pair, momentum.value());
+  const std::int64_t factor = checked_factor(pair, momentum.value());
+  const double share = 1.0 / static_cast<double>(factor * factor * factor);
   const ShootingOptions& shooting = options.shooting;
   MatchingTerms terms;
-  terms.flow = shoot(momentum, shooting, options.checkpointed);
+  terms.flow = refined(shoot(momentum, shooting, options.checkpointed), factor);
   terms.regularity = 0.5 * dot(momentum, smooth(momentum, shooting.fluid, shooting.padding));
-  terms.data = matching_data(warp(Variable(pair.moving), terms.flow.psi, Boundary::border), pair, options);
+  terms.data =
+      share * matching_data(warp(Variable(pair.moving), terms.flow.psi, Boundary::border), pair, options);
   terms.of_phi = jacobian_determinant(terms.flow.phi);
   terms.of_psi = jacobian_determinant(terms.flow.psi);
-  terms.folding = folding_term(terms.of_phi, options) + folding_term(terms.of_psi, options);
+  terms.folding = share * (folding_term(terms.of_phi, options) + folding_term(terms.of_psi, options));
   return terms;
 }
 

@@ -28,7 +28,8 @@ struct MatchingOptions {
   bool checkpointed = true;
 };
 
-/// A pair on one grid: moving I0 and fixed I1, [1, 1, D, H, W], intensities about [0, 1].
+/// A pair on one grid: moving I0 and fixed I1, [1, 1, D, H, W], intensities about [0, 1]. That grid may be a
+/// whole number of times as fine as the momentum's, for a velocity is smoother than the images it moves.
 struct ImagePair {
   Tensor moving;
   Tensor fixed;
@@ -41,11 +42,15 @@ struct MatchingEnergy {
   double total() const { return regularity + data + folding; }
 };
 
+/// The flow by linear interpolation on a grid `factor` times as fine, in voxels of that grid.
+Flow refined(const Flow& flow, std::int64_t factor);
+
 /// The energy at a momentum [1, 3, D, H, W], term by term, with a graph down to the momentum: its gradient is
-/// the exact one of the discrete energy. Throws DivergedFlow.
+/// the exact one of the discrete energy. Sums over the voxels of a finer grid of images count as means over
+/// those of one voxel of the momentum. Throws DivergedFlow.
 struct MatchingTerms {
   Variable regularity, data, folding;
-  Flow flow;
+  Flow flow;                ///< on the images' grid
   Variable of_phi, of_psi;  ///< the determinants of D phi and D psi
   Variable total() const;
 };
@@ -56,7 +61,7 @@ Variable matching_data(const Variable& warped, const ImagePair& pair, const Matc
 
 /// Energy at a momentum [1, 3, D, H, W] with the exact gradient of the discrete energy (reverse mode through
 /// the RK4 steps), computed when `gradient` is called. `smallest_jacobian` is the least determinant of D phi
-/// and D psi on the grid: at or below zero the map folds.
+/// and D psi on the images' grid: at or below zero the map folds.
 struct MatchingEvaluation {
   MatchingEnergy energy;
   double smallest_jacobian = 0.0;

@@ -67,6 +67,8 @@ ReferenceGradient reference_gradient(const ImagePair& pair, const Tensor& moment
                                      const MatchingOptions& options) {
   CINNABAR_CHECK(options.similarity == Similarity::ssd && !options.mask.defined(), "reference_gradient",
                  "is defined for the unmasked SSD only");
+  CINNABAR_CHECK(pair.fixed.shape().with(1, 3) == momentum.shape(), "reference_gradient",
+                 "is defined for images on the momentum's grid only");
   const NoGrad quiet;
   const ShootingOptions& shooting = options.shooting;
   const std::vector<Flow> states = shoot_trajectory(momentum, shooting);

@@ -25,21 +25,30 @@ Tensor scaled(const Tensor& values, double factor) {
 
 /// The pair and the mask of one level.
 struct LevelProblem {
-  Geometry grid;
+  Geometry momentum_grid;
+  double h = 1.0;  ///< voxels of the finest images along one of that grid
   ImagePair pair;
   MatchingOptions options;
 };
 
-LevelProblem problem_at(const Level& level, const ImagePair& pair, const Geometry& finest,
+LevelProblem problem_at(const Level& level, const ImagePair& pair, const MatchingGrid& finest,
                         const MatchingOptions& options) {
   LevelProblem result;
-  result.grid = level.shrink > 1.0 ? shrunk(finest, level.shrink) : finest;
+  const std::int64_t factor = finest.factor;
+  result.h = level.shrink * static_cast<double>(factor);
+  result.momentum_grid = level.shrink > 1.0 ? shrunk(finest.images, result.h) : finest.momentum();
+  Geometry images = finest.images;
+  if (level.shrink > 1.0) {
+    images = result.momentum_grid;
+    for (std::int64_t& extent : images.extent) extent *= factor;
+    images = resized(result.momentum_grid, images.extent);
+  }
   const auto on_level = [&](const Tensor& image) {
-    return sample_on(smoothed(image, level.smoothing_voxels), finest, result.grid);
+    return sample_on(smoothed(image, level.smoothing_voxels), finest.images, images);
   };
   result.pair = {on_level(pair.moving), on_level(pair.fixed)};
-  result.options = options_at(options, level.shrink);
-  if (options.mask.defined()) result.options.mask = sample_on(options.mask, finest, result.grid);
+  result.options = options_at(options, result.h);
+  if (options.mask.defined()) result.options.mask = sample_on(options.mask, finest.images, images);
   return result;
 }
 
@@ -62,22 +71,23 @@ Tensor sample_on(const Tensor& values, const Geometry& from, const Geometry& to)
       .value();
 }
 
-MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
+MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const MatchingGrid& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
                                            const std::function<bool(const LevelProgress&)>& observe,
                                            const Tensor& start) {
   CINNABAR_CHECK(!levels.empty(), "match", "needs at least one level");
   MultiresolutionResult result;
-  result.momentum = start.defined() ? start : Tensor::zeros(grid.shape(3), DType::f32, pair.fixed.device());
-  Geometry previous_grid = grid;
-  double previous_h = 1.0;
+  const Geometry finest = grid.momentum();
+  result.momentum = start.defined() ? start : Tensor::zeros(finest.shape(3), DType::f32, pair.fixed.device());
+  Geometry previous_grid = finest;
+  double previous_h = grid.factor;
   bool stopped = false;
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const auto began = std::chrono::steady_clock::now();
     const LevelProblem problem = problem_at(levels[i], pair, grid, options);
-    const double h = levels[i].shrink;
-    const Tensor from = scaled(sample_on(result.momentum, previous_grid, problem.grid), previous_h / h);
+    const Tensor from =
+        scaled(sample_on(result.momentum, previous_grid, problem.momentum_grid), previous_h / problem.h);
     LbfgsOptions level_lbfgs = lbfgs;
     level_lbfgs.max_iterations = stopped ? 0 : levels[i].iterations;
     const LbfgsResult found =
@@ -92,11 +102,11 @@ MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry
     result.levels.push_back({levels[i], problem.pair.fixed.shape(), found.iterations, found.evaluations,
                              found.first_value, found.value, stopped ? StopReason::interrupted : found.reason,
                              elapsed.count()});
-    previous_grid = problem.grid;
-    previous_h = h;
+    previous_grid = problem.momentum_grid;
+    previous_h = problem.h;
   }
-  if (!same_grid(previous_grid, grid, 0.0)) {
-    result.momentum = scaled(sample_on(result.momentum, previous_grid, grid), previous_h);
+  if (!same_grid(previous_grid, finest, 0.0)) {
+    result.momentum = scaled(sample_on(result.momentum, previous_grid, finest), previous_h / grid.factor);
   }
   return result;
 }

@@ -35,16 +35,24 @@ struct LevelReport {
 };
 
 struct MultiresolutionResult {
-  Tensor momentum;  ///< [1, 3, D, H, W] on the finest grid
+  Tensor momentum;  ///< [1, 3, D, H, W] on the finest momentum_grid
   std::vector<LevelReport> levels;
 };
 
-/// Coarse-to-fine geodesic matching of a pair on `grid`. Every level minimises the same physical energy: on a
-/// grid h times coarser, alpha and beta become alpha / h^2 and beta / h^2, sigma becomes h sigma, and a
-/// momentum is h times smaller, so a coarse solution is carried to the next level by interpolation and a
-/// factor. `observe` returning false stops the whole optimisation after the step it saw. Starts from a
-/// momentum on `grid`, or from zero.
-MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
+/// Where a pair lies and its momentum: on every level the momentum's grid is `factor` times coarser.
+struct MatchingGrid {
+  Geometry images;  ///< extents are multiples of `factor`
+  int factor = 1;
+
+  Geometry momentum() const { return factor > 1 ? shrunk(images, factor) : images; }
+};
+
+/// Coarse-to-fine geodesic matching of a pair. Every level minimises the same physical energy: on a
+/// grid h times coarser than that of the images, alpha and beta become alpha / h^2 and beta / h^2, sigma
+/// becomes h sigma, and a momentum is h times smaller, so a coarse solution is carried to the next level by
+/// interpolation and a factor. `observe` returning false stops the whole optimisation after the step it saw.
+/// Starts from a momentum on the finest grid, or from zero.
+MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const MatchingGrid& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
                                            const std::function<bool(const LevelProgress&)>& observe,

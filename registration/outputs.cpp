@@ -168,7 +168,7 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
   // What made the deformation: an initial momentum or a stationary velocity.
   const bool geodesic = result.momentum.defined();
   const DisplacementField source = field_from_voxel_displacement(
-      (geodesic ? result.momentum : result.velocity).to(Device::cpu()), result.grid);
+      (geodesic ? result.momentum : result.velocity).to(Device::cpu()), result.momentum_grid);
   std::vector<std::function<void()>> writers{
       [&] { write_affine(prefix + "0GenericAffine.mat", made.affine); },
       [&] { write_field(prefix + "1Warp.nii.gz", made.warp); },

@@ -60,6 +60,13 @@ struct Box {
   }
 };
 
+/// The grid with voxels added at its ends until its extents are multiples of `factor`.
+Geometry padded_to_multiples(const Geometry& grid, std::int64_t factor) {
+  std::array<std::int64_t, 3> extent = grid.extent;
+  for (std::int64_t& voxels : extent) voxels = (voxels + factor - 1) / factor * factor;
+  return cropped(grid, {0, 0, 0}, extent);
+}
+
 /// The box with a margin on every side, also beyond the field of view: velocities must have died down at the
 /// faces of the grid, where fields count as zero outside.
 Geometry around(const Box& box, const Geometry& grid, double margin_mm) {
@@ -105,7 +112,7 @@ Geometry registration_grid(const Image& fixed, const PreparationOptions& options
     fail_input(fixed.path, ": a grid of ", spacing, " mm has ", voxels,
                " voxels: use a coarser --resolution");
   }
-  return isotropic_grid(canonical(fixed.geometry), spacing);
+  return padded_to_multiples(isotropic_grid(canonical(fixed.geometry), spacing), options.momentum_factor);
 }
 
 PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* fixed_mask,
@@ -120,7 +127,7 @@ PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* 
     Box box;
     box.add(result.pair.fixed);
     box.add(result.pair.moving);
-    result.grid = around(box, result.grid, options.margin_mm);
+    result.grid = padded_to_multiples(around(box, result.grid, options.margin_mm), options.momentum_factor);
     result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
   }
   if (options.match_histograms) {

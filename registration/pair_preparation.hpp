@@ -14,10 +14,11 @@ struct PreparationOptions {
   double margin_mm = 12.0;  ///< at least three voxels
   /// Map the moving intensities to the fixed image's distribution (SSD needs it).
   bool match_histograms = true;
+  int momentum_factor = 1;  ///< extents are multiples of it: the momentum's grid is as many times coarser
   Device device;
 };
 
-/// A pair on the grid where the geodesic lives: isotropic, along the fixed image's axes in the order right,
+/// A pair on the registration grid: isotropic, along the fixed image's axes in the order right,
 /// anterior, superior. Intensities are scaled to [0, 1] by robust percentiles; the originals are kept for the
 /// outputs.
 struct PreparedPair {

@@ -1,5 +1,6 @@
 #include "registration/registration.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -21,12 +22,18 @@ double evaluation_fields(int time_steps, bool checkpointed) {
 /// Fields that the line search and the image side hold besides.
 constexpr double kOptimiserFields = 8.0;
 
+/// Fields on a grid of images that is finer than the momentum's: the refined flow, what warping and comparing
+/// images keep, and their gradients.
+constexpr double kRefinedFields = 9.0;
+
 std::size_t matching_bytes(const Shape& grid, const RegistrationOptions& options, bool checkpointed) {
+  const double factor = options.preparation.momentum_factor;
   const double voxels =
       static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
   const double fields = evaluation_fields(options.matching.shooting.time_steps, checkpointed) +
                         2.0 * options.lbfgs.history + kOptimiserFields;
-  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * fields);
+  const double per_voxel = fields / (factor * factor * factor) + (factor > 1.0 ? kRefinedFields : 0.0);
+  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * per_voxel);
 }
 
 std::size_t available_bytes(Device device) {
@@ -97,14 +104,17 @@ void find_geodesic(const PreparedPair& prepared, const RegistrationOptions& opti
   }
   if (options.levels.empty()) return;
   clock.begin(options.predictor ? "refinement" : "geodesic");
-  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, prepared.grid, matching, options.lbfgs,
+  const MatchingGrid grid{prepared.grid, options.preparation.momentum_factor};
+  result.momentum_grid = grid.momentum();
+  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, grid, matching, options.lbfgs,
                                                        options.levels, observer.progress, result.momentum);
   result.momentum = matched.momentum;
   result.levels = std::move(matched.levels);
   for (const LevelReport& level : result.levels) result.iterations += level.iterations;
   result.reason = result.levels.back().reason;
   const NoGrad quiet;
-  result.flow = shoot(Variable(result.momentum), matching.shooting);
+  const ShootingOptions shooting = options_at(matching, grid.factor).shooting;
+  result.flow = refined(shoot(Variable(result.momentum), shooting), grid.factor);
 }
 
 /// Similarity of the pair the header alone gives, for the report, on the grid before it is cropped to the
@@ -117,6 +127,10 @@ void score_header(const Image& fixed, const Image& moving, const Image* mask,
       prepare_pair(fixed, moving, mask, options.initial.value_or(kIdentity4), preparation);
   ncc.header = similarity_ncc(header.pair.moving, header);
   ssd_of.header = similarity_ssd(header.pair.moving, header);
+}
+
+bool has_energy_of_predictor(const RegistrationOptions& options) {
+  return options.predictor && options.matching.similarity == options.predictor->model().similarity;
 }
 
 /// The grid that a network was trained on, unless a resolution was asked for.
@@ -135,6 +149,16 @@ void take_grid(const std::string& file, double spacing_mm, double head_voxels,
 
 double default_sigma(Similarity similarity, double spacing_mm) {
   return (similarity == Similarity::lncc ? 0.2 : 0.06) * spacing_mm;
+}
+
+int default_lncc_radius(double spacing_mm) {
+  constexpr double kWindowMm = 2.4;
+  return static_cast<int>(std::clamp(std::round(kWindowMm / spacing_mm), 1.0, 4.0));
+}
+
+int default_momentum_factor(double spacing_mm) {
+  constexpr double kMomentumMm = 2.0, kRounding = 1e-3;
+  return static_cast<int>(std::clamp(std::ceil(kMomentumMm / spacing_mm - kRounding), 1.0, 3.0));
 }
 
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
@@ -190,14 +214,18 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOpt
 }
 
 double default_sigma(const RegistrationOptions& options, double spacing_mm) {
-  if (!options.predictor || options.matching.similarity != options.predictor->model().similarity)
-    return default_sigma(options.matching.similarity, spacing_mm);
+  if (!has_energy_of_predictor(options)) return default_sigma(options.matching.similarity, spacing_mm);
   const double sigma = options.predictor->model().sigma;
   if (sigma <= 0.0 && !options.levels.empty()) {
     fail_input(options.predictor->files().front().path.string(),
                ": does not say the sigma of its momenta: give --sigma (the published networks: 0.2)");
   }
   return sigma;
+}
+
+int default_lncc_radius(const RegistrationOptions& options, double spacing_mm) {
+  return has_energy_of_predictor(options) ? options.predictor->model().lncc_radius
+                                          : default_lncc_radius(spacing_mm);
 }
 
 void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options) {
@@ -222,7 +250,7 @@ RegistrationResult register_images(const Image& fixed, const Image& moving, cons
   clock.begin("prepare");
   const PreparedPair prepared =
       prepare_pair(fixed, moving, fixed_mask, result.affine.fixed_to_moving, options.preparation);
-  result.grid = prepared.grid;
+  result.grid = result.momentum_grid = prepared.grid;
   require_memory(prepared.pair.fixed.shape(), options);
   if (options.voxelmorph) {
     predict_velocity(prepared, options, clock, result);

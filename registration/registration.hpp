@@ -17,11 +17,18 @@ namespace cinnabar::registration {
 /// Sigma in voxels of a grid of that spacing h in mm: 0.2 h for LNCC, else 0.06 h.
 double default_sigma(Similarity similarity, double spacing_mm);
 
+/// Half width in voxels of the windows of LNCC: 2.4 mm, at least 1 and at most 4 voxels.
+int default_lncc_radius(double spacing_mm);
+
+/// How many times coarser than a registration grid of that spacing the momentum's is: as many as bring it to
+/// 2 mm, at most three.
+int default_momentum_factor(double spacing_mm);
+
 /// The model chosen on pairs of real brains (docs/results.md), the same in millimetres on every grid: in
 /// voxels of a grid of that spacing, default_sigma and alpha = beta = 0.8 / h^2 with h the spacing in mm.
 void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 
-/// LNCC of windows of 3^3 voxels, few time steps, at the scale of 1 mm.
+/// LNCC and few time steps, at the scale of 1 mm.
 MatchingOptions default_matching();
 
 /// Everything `cinnabar register` can be told. Its methods are LDDMM (levels, no predictor), Quicksilver (a
@@ -49,6 +56,9 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOpt
 /// predictor's network does not say.
 double default_sigma(const RegistrationOptions& options, double spacing_mm);
 
+/// Half width of LNCC's windows where none is given: as sigma, the predictor's or by the spacing.
+int default_lncc_radius(const RegistrationOptions& options, double spacing_mm);
+
 /// Registers by a VoxelMorph network on the grid that it was trained on; a `resolution_mm` that is set
 /// already stays. Throws InputError where the network does not say its grid.
 void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options);
@@ -69,8 +79,9 @@ struct StageTime {
 /// A finished registration. Warped points go fixed -> phi^-1 -> affine -> moving.
 struct RegistrationResult {
   AffineAlignment affine;
-  Geometry grid;    ///< registration grid
-  Tensor momentum;  ///< [1, 3, D, H, W] on `grid`; undefined where there is none
+  Geometry grid;  ///< registration grid: of the images and the flow
+  Geometry momentum_grid;
+  Tensor momentum;  ///< [1, 3, D, H, W] on `momentum_grid`; undefined where there is none
   Tensor velocity;  ///< stationary, [1, 3, D, H, W] in voxels of `grid`; undefined but for VoxelMorph
   Flow flow;        ///< phi and psi = phi^-1 at t = 1, in voxels of `grid`
   StageSimilarity ncc;

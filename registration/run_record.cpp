@@ -72,6 +72,7 @@ Json parameters_of(const RegistrationOptions& options) {
                   {"beta", shooting.fluid.beta},
                   {"gamma", shooting.fluid.gamma},
                   {"power", shooting.fluid.power},
+                  {"momentum_factor", options.preparation.momentum_factor},
                   {"time_steps", shooting.time_steps},
                   {"inverse_iterations", shooting.inverse_iterations},
                   {"levels", levels},

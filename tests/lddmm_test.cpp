@@ -216,14 +216,19 @@ TEST(Lddmm, CheckpointingChangesNothing) {
   EXPECT_LT(largest(Variable(with) - Variable(without)), 1e-12 * largest(Variable(without)));
 }
 
-class ExactGradient : public ::testing::TestWithParam<Similarity> {};
+class ExactGradient : public ::testing::TestWithParam<Similarity> {
+ protected:
+  /// With images on a grid `factor` times as fine as the momentum's.
+  void expect_second_order(std::int64_t factor) const;
+};
 
-TEST_P(ExactGradient, PassesTheTaylorTestAtSecondOrder) {
-  const Grid grid{12, 13, 14};
-  const ImagePair pair{image_of(grid, 0.0, DType::f64), image_of(grid, 0.06, DType::f64)};
+void ExactGradient::expect_second_order(std::int64_t factor) const {
+  const Grid grid{12, 13, 14}, images{12 * factor, 13 * factor, 14 * factor};
+  const ImagePair pair{image_of(images, 0.0, DType::f64), image_of(images, 0.06, DType::f64)};
   MatchingOptions options;
   options.similarity = GetParam();
   options.shooting.time_steps = 4;
+  options.jacobian_floor = 0.95;  // so that the penalty of folding takes part
   const Tensor m0 = smooth_momentum(grid, 0.6, DType::f64);
   const Tensor direction = smooth_momentum(grid, 0.2, DType::f64);
   const MatchingEvaluation at = evaluate_matching(pair, m0, options);
@@ -236,6 +241,15 @@ TEST_P(ExactGradient, PassesTheTaylorTestAtSecondOrder) {
   // Small enough that few points cross a voxel face, where trilinear sampling has a kink.
   const double first = remainder(1e-3), second = remainder(5e-4);
   EXPECT_GT(std::log2(first / second), 1.7) << first << " -> " << second;
+  EXPECT_GT(at.energy.folding, 0.0);
+}
+
+TEST_P(ExactGradient, PassesTheTaylorTestAtSecondOrder) {
+  expect_second_order(1);
+}
+
+TEST_P(ExactGradient, PassesItWithFinerImagesToo) {
+  expect_second_order(2);
 }
 
 TEST_P(ExactGradient, IsZeroWhereAnImageMeetsItself) {
@@ -321,6 +335,51 @@ TEST(Matching, TooLargeAFixedStepIsAnErrorNotACrash) {
 TEST(Matching, MismatchedGridsAreRefused) {
   const ImagePair pair{Tensor::zeros({1, 1, 4, 5, 6}), Tensor::zeros({1, 1, 4, 5, 7})};
   EXPECT_THROW(evaluate_matching(pair, Tensor::zeros({1, 3, 4, 5, 7}), {}), Error);
+  const ImagePair finer{Tensor::zeros({1, 1, 8, 10, 12}), Tensor::zeros({1, 1, 8, 10, 12})};
+  EXPECT_NO_THROW(evaluate_matching(finer, Tensor::zeros({1, 3, 4, 5, 6}), {}));
+  EXPECT_THROW(evaluate_matching(finer, Tensor::zeros({1, 3, 4, 5, 4}), {}), Error);
+  EXPECT_THROW(evaluate_matching(finer, Tensor::zeros({1, 3, 16, 20, 24}), {}), Error);
+  EXPECT_THROW(reference_gradient(finer, Tensor::zeros({1, 3, 4, 5, 6}), {}), Error);
+}
+
+// A difference of 0.5 everywhere on 2 x 2 x 2 finer voxels costs what it does on a grid like the momentum's.
+TEST(Matching, FinerImagesCountByTheVoxelOfTheMomentum) {
+  MatchingOptions options;
+  options.sigma = 0.5;
+  const auto data = [&](const Shape& images) {
+    const ImagePair pair{Tensor::zeros(images), Tensor::full(images, 0.5, DType::f32, Device::cpu())};
+    return evaluate_matching(pair, Tensor::zeros({1, 3, 2, 3, 4}), options).energy.data;
+  };
+  EXPECT_NEAR(data({1, 1, 2, 3, 4}), 12.0, 1e-5);
+  EXPECT_NEAR(data({1, 1, 4, 6, 8}), 12.0, 1e-5);
+  EXPECT_NEAR(data({1, 1, 6, 9, 12}), 12.0, 1e-5);
+}
+
+// x + 0.1 x in voxels of the coarse grid is x + 0.1 x in those of a finer one too, counted from the same
+// corner.
+TEST(Matching, ARefinedFlowIsTheSameMap) {
+  const Grid grid{4, 5, 6};
+  const auto stretch = [](double offset) {
+    return [offset](std::int64_t c, std::int64_t x, std::int64_t y, std::int64_t z) {
+      const double at[] = {static_cast<double>(x), static_cast<double>(y), static_cast<double>(z)};
+      return 0.1 * (at[c] + offset);
+    };
+  };
+  const Variable map(filled(grid, 3, stretch(0.5), DType::f64, Device::cpu()));
+  const Flow finer = refined({map, -map}, 3);
+  const Tensor expected = filled({12, 15, 18}, 3, stretch(0.5), DType::f64, Device::cpu());
+  ASSERT_EQ(finer.phi.shape(), expected.shape());
+  for (std::int64_t c = 0; c < 3; ++c) {
+    for (std::int64_t z = 1; z < 11; ++z) {  // the outermost voxels lie beyond the coarse centres
+      for (std::int64_t y = 1; y < 14; ++y) {
+        for (std::int64_t x = 1; x < 17; ++x) {
+          const std::int64_t i = ((c * 12 + z) * 15 + y) * 18 + x;
+          ASSERT_NEAR(finer.phi.value().data<double>()[i], expected.data<double>()[i], 1e-12);
+          ASSERT_NEAR(finer.psi.value().data<double>()[i], -expected.data<double>()[i], 1e-12);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace
