@@ -33,7 +33,7 @@ struct RegisterArguments {
   std::string device = "auto";
   std::uint64_t seed = 0;
   std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given, as are
-  std::optional<int> lncc_radius, momentum_factor;
+  std::optional<int> lncc_radius, image_factor;
   bool no_crop = false, no_histogram_matching = false, dry_run = false;
   MethodArguments method;
   RegistrationOptions options;
@@ -41,6 +41,22 @@ struct RegisterArguments {
 
 AffineModel parse_affine(const std::string& name) {
   return name == "none" ? AffineModel::none : name == "rigid" ? AffineModel::rigid : AffineModel::affine;
+}
+
+/// Decides how fine the images are and the registration grid, whose spacing it returns. A resolution is that
+/// of the images, but where a network predicts on a grid of its own.
+double choose_grids(const RegisterArguments& arguments, const Image& fixed, RegistrationOptions& options) {
+  const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
+  if (options.levels.empty()) return spacing_mm;
+  if (options.predictor) {
+    const Point own = fixed.geometry.spacing_mm();
+    const double finest = std::max(std::min({own[0], own[1], own[2]}), spacing_mm / 3.0);
+    options.image_factor = arguments.image_factor.value_or(std::lround(spacing_mm / finest));
+    return spacing_mm;
+  }
+  options.image_factor = arguments.image_factor.value_or(default_image_factor(spacing_mm));
+  options.preparation.resolution_mm = spacing_mm * options.image_factor;
+  return options.preparation.resolution_mm;
 }
 
 RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fixed, Device device) {
@@ -55,16 +71,13 @@ RegistrationOptions resolve(const RegisterArguments& arguments, const Image& fix
     options.initial = read_affine(arguments.initial_transform).matrix;
   }
   choose_method(arguments.method, arguments.seed, options);
-  const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
-  if (method_of(options) == "lddmm") {
-    options.preparation.momentum_factor =
-        arguments.momentum_factor.value_or(default_momentum_factor(spacing_mm));
-  }
-  options.matching.lncc_radius = arguments.lncc_radius.value_or(default_lncc_radius(options, spacing_mm));
+  const double spacing_mm = choose_grids(arguments, fixed, options);
   if (!options.predictor) set_matching_scale(options.matching, spacing_mm);
   if (arguments.alpha) options.matching.shooting.fluid.alpha = *arguments.alpha;
   if (arguments.beta) options.matching.shooting.fluid.beta = *arguments.beta;
   options.matching.sigma = arguments.sigma ? *arguments.sigma : default_sigma(options, spacing_mm);
+  options.matching.lncc_radius =
+      arguments.lncc_radius.value_or(default_lncc_radius(options, spacing_mm / options.image_factor));
   const bool by_intensities = method_of(options) != "lddmm" || options.matching.similarity == Similarity::ssd;
   options.preparation.match_histograms = !arguments.no_histogram_matching && by_intensities;
   return options;
@@ -76,6 +89,9 @@ void print_plan(const Image& fixed, const RegistrationOptions& options, const De
   fmt::print("method          {}\n", method_of(options));
   fmt::print("fixed image     {}\n", describe(fixed.geometry));
   fmt::print("largest grid    {}\n", describe(grid));
+  if (options.image_factor > 1) {
+    fmt::print("finest images   {}\n", describe(refined(grid, options.image_factor)));
+  }
   fmt::print("memory at most  {} MiB\n", estimated_peak_bytes(grid.shape(), options) >> 20);
 }
 
@@ -226,12 +242,13 @@ void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
                      "Gaussian sigma per level in voxels of the finest grid (default: 0.45 x shrink)");
   command
       .add_option("--resolution", arguments.options.preparation.resolution_mm,
-                  "spacing of the registration grid in mm (default: the fixed image's smallest)")
+                  "spacing of the finest images in mm, of the momentum with a network (default: the fixed "
+                  "image's smallest, that of the network)")
       ->check(kPositive);
   command
-      .add_option("--momentum-factor", arguments.momentum_factor,
-                  "how many times coarser than the registration grid that of the momentum is (default: what "
-                  "brings it to 2 mm, at most 3)")
+      .add_option("--image-factor", arguments.image_factor,
+                  "how many times as fine as the momentum's grid that of the images is (default: what brings "
+                  "the momentum to 2 mm, with a network the images to the fixed one's spacing, at most 3)")
       ->check(CLI::Range(1, 16));
 }
 

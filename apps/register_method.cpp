@@ -97,7 +97,7 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
   if (predicts) {
     refuse({"--alpha", "--beta", "--gamma", "--power", "--time-steps", "--inverse-iterations"},
            "the network fixes the metric");
-    refuse({"--iterations", "--shrink", "--smoothing", "--momentum-factor"}, "there are no levels");
+    refuse({"--iterations", "--shrink", "--smoothing"}, "there are no levels");
   } else {
     refuse({"--network", "--correction", "--corrections", "--samples", "--batch", "--stride", "--precision"},
            "it has no network");
@@ -108,7 +108,8 @@ void require_options_of_method(const CLI::App& command, const MethodArguments& a
   }
   if (!refines) refuse({"--refine-iterations"}, "it refines no prediction");
   if (predicts && !refines) {
-    refuse({"--similarity", "--lncc-radius", "--sigma", "--relative-decrease"}, "it does not optimise");
+    refuse({"--similarity", "--lncc-radius", "--sigma", "--relative-decrease", "--image-factor"},
+           "it does not optimise");
   }
 }
 

@@ -176,6 +176,11 @@ Geometry shrunk(const Geometry& image, double factor) {
   return around_same_centre(image, extent, {factor, factor, factor});
 }
 
+Geometry refined(const Geometry& image, std::int64_t factor) {
+  if (factor == 1) return image;
+  return resized(image, {factor * image.extent[0], factor * image.extent[1], factor * image.extent[2]});
+}
+
 Geometry cropped(const Geometry& image, const std::array<std::int64_t, 3>& first,
                  const std::array<std::int64_t, 3>& extent) {
   Geometry result = image;

@@ -52,6 +52,9 @@ Geometry resized(const Geometry& image, const std::array<std::int64_t, 3>& exten
 /// A pyramid level: exactly `factor` times the spacing, ceil(extent / factor) voxels, same centre.
 Geometry shrunk(const Geometry& image, double factor);
 
+/// The same field of view with each voxel cut into factor^3.
+Geometry refined(const Geometry& image, std::int64_t factor);
+
 /// The part of a grid that starts at `first` and has `extent` voxels; may reach outside (padding).
 Geometry cropped(const Geometry& image, const std::array<std::int64_t, 3>& first,
                  const std::array<std::int64_t, 3>& extent);

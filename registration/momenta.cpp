@@ -115,7 +115,7 @@ class Cohort {
     MatchingOptions matching = registration.matching;
     matching.checkpointed = recomputes_steps(pair.fixed.shape(), registration);
     result.matched = match_coarse_to_fine(
-        pair, {aligned.prepared.grid}, matching, registration.lbfgs, registration.levels,
+        pair, aligned.prepared.grid, matching, registration.lbfgs, registration.levels,
         [&](const LevelProgress&) { return !observer_.keep_going || observer_.keep_going(); });
     check_interrupted();
     const NoGrad quiet;

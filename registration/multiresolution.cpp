@@ -23,32 +23,25 @@ Tensor scaled(const Tensor& values, double factor) {
   return (factor * Variable(values)).value();
 }
 
-/// The pair and the mask of one level.
+/// The pair and the mask of one level, and the grid of its momentum.
 struct LevelProblem {
-  Geometry momentum_grid;
-  double h = 1.0;  ///< voxels of the finest images along one of that grid
+  Geometry grid;
   ImagePair pair;
   MatchingOptions options;
 };
 
-LevelProblem problem_at(const Level& level, const ImagePair& pair, const MatchingGrid& finest,
+LevelProblem problem_at(const Level& level, const ImagePair& pair, const Geometry& finest,
                         const MatchingOptions& options) {
   LevelProblem result;
-  const std::int64_t factor = finest.factor;
-  result.h = level.shrink * static_cast<double>(factor);
-  result.momentum_grid = level.shrink > 1.0 ? shrunk(finest.images, result.h) : finest.momentum();
-  Geometry images = finest.images;
-  if (level.shrink > 1.0) {
-    images = result.momentum_grid;
-    for (std::int64_t& extent : images.extent) extent *= factor;
-    images = resized(result.momentum_grid, images.extent);
-  }
+  result.grid = level.shrink > 1.0 ? shrunk(finest, level.shrink) : finest;
+  const std::int64_t factor = pair.fixed.shape(4) / finest.extent[0];
+  const Geometry images = refined(finest, factor), wanted = refined(result.grid, factor);
   const auto on_level = [&](const Tensor& image) {
-    return sample_on(smoothed(image, level.smoothing_voxels), finest.images, images);
+    return sample_on(smoothed(image, level.smoothing_voxels), images, wanted);
   };
   result.pair = {on_level(pair.moving), on_level(pair.fixed)};
-  result.options = options_at(options, result.h);
-  if (options.mask.defined()) result.options.mask = sample_on(options.mask, finest.images, images);
+  result.options = options_at(options, level.shrink);
+  if (options.mask.defined()) result.options.mask = sample_on(options.mask, images, wanted);
   return result;
 }
 
@@ -71,23 +64,22 @@ Tensor sample_on(const Tensor& values, const Geometry& from, const Geometry& to)
       .value();
 }
 
-MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const MatchingGrid& grid,
+MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
                                            const std::function<bool(const LevelProgress&)>& observe,
                                            const Tensor& start) {
   CINNABAR_CHECK(!levels.empty(), "match", "needs at least one level");
   MultiresolutionResult result;
-  const Geometry finest = grid.momentum();
-  result.momentum = start.defined() ? start : Tensor::zeros(finest.shape(3), DType::f32, pair.fixed.device());
-  Geometry previous_grid = finest;
-  double previous_h = grid.factor;
+  result.momentum = start.defined() ? start : Tensor::zeros(grid.shape(3), DType::f32, pair.fixed.device());
+  Geometry previous_grid = grid;
+  double previous_h = 1.0;
   bool stopped = false;
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const auto began = std::chrono::steady_clock::now();
     const LevelProblem problem = problem_at(levels[i], pair, grid, options);
-    const Tensor from =
-        scaled(sample_on(result.momentum, previous_grid, problem.momentum_grid), previous_h / problem.h);
+    const double h = levels[i].shrink;
+    const Tensor from = scaled(sample_on(result.momentum, previous_grid, problem.grid), previous_h / h);
     LbfgsOptions level_lbfgs = lbfgs;
     level_lbfgs.max_iterations = stopped ? 0 : levels[i].iterations;
     const LbfgsResult found =
@@ -102,11 +94,11 @@ MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Matching
     result.levels.push_back({levels[i], problem.pair.fixed.shape(), found.iterations, found.evaluations,
                              found.first_value, found.value, stopped ? StopReason::interrupted : found.reason,
                              elapsed.count()});
-    previous_grid = problem.momentum_grid;
-    previous_h = problem.h;
+    previous_grid = problem.grid;
+    previous_h = h;
   }
-  if (!same_grid(previous_grid, finest, 0.0)) {
-    result.momentum = scaled(sample_on(result.momentum, previous_grid, finest), previous_h / grid.factor);
+  if (!same_grid(previous_grid, grid, 0.0)) {
+    result.momentum = scaled(sample_on(result.momentum, previous_grid, grid), previous_h);
   }
   return result;
 }

@@ -8,7 +8,7 @@
 
 namespace cinnabar::registration {
 
-/// One pyramid level: shrink factor, Gaussian smoothing in voxels of the finest grid, and iterations.
+/// One pyramid level: shrink factor, Gaussian smoothing in voxels of the finest images, and iterations.
 struct Level {
   double shrink = 1.0;
   double smoothing_voxels = 0.0;
@@ -25,7 +25,7 @@ struct LevelProgress {
 
 struct LevelReport {
   Level level;
-  Shape grid;
+  Shape images;
   int iterations = 0;
   int evaluations = 0;
   double first_energy = 0.0;
@@ -35,24 +35,17 @@ struct LevelReport {
 };
 
 struct MultiresolutionResult {
-  Tensor momentum;  ///< [1, 3, D, H, W] on the finest momentum_grid
+  Tensor momentum;  ///< [1, 3, D, H, W] on the finest grid
   std::vector<LevelReport> levels;
 };
 
-/// Where a pair lies and its momentum: on every level the momentum's grid is `factor` times coarser.
-struct MatchingGrid {
-  Geometry images;  ///< extents are multiples of `factor`
-  int factor = 1;
-
-  Geometry momentum() const { return factor > 1 ? shrunk(images, factor) : images; }
-};
-
-/// Coarse-to-fine geodesic matching of a pair. Every level minimises the same physical energy: on a
-/// grid h times coarser than that of the images, alpha and beta become alpha / h^2 and beta / h^2, sigma
-/// becomes h sigma, and a momentum is h times smaller, so a coarse solution is carried to the next level by
-/// interpolation and a factor. `observe` returning false stops the whole optimisation after the step it saw.
-/// Starts from a momentum on the finest grid, or from zero.
-MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const MatchingGrid& grid,
+/// Coarse-to-fine geodesic matching of a pair on `grid`, or on that grid refined by a whole number. Every
+/// level minimises the same physical energy: on a grid h times coarser, alpha and beta become alpha / h^2 and
+/// beta / h^2, sigma becomes h sigma, and a momentum is h times smaller, so a coarse solution is carried to
+/// the next level by interpolation and a factor. Images stay as many times finer than the momentum on every
+/// level. `observe` returning false stops the whole optimisation after the step it saw. Starts from a
+/// momentum on `grid`, or from zero.
+MultiresolutionResult match_coarse_to_fine(const ImagePair& pair, const Geometry& grid,
                                            const MatchingOptions& options, const LbfgsOptions& lbfgs,
                                            const std::vector<Level>& levels,
                                            const std::function<bool(const LevelProgress&)>& observe,

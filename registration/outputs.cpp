@@ -46,8 +46,8 @@ DisplacementField on_fixed_grid(const Tensor& voxel_displacement, const Geometry
 Products make_products(const Image& fixed, const Image& moving, const RegistrationResult& result) {
   Products made;
   made.affine = {result.affine.fixed_to_moving, centre_of_mass(fixed)};
-  made.warp = on_fixed_grid(result.flow.psi.value(), result.grid, fixed.geometry);
-  made.inverse_warp = on_fixed_grid(result.flow.phi.value(), result.grid, fixed.geometry);
+  made.warp = on_fixed_grid(result.flow.psi.value(), result.image_grid, fixed.geometry);
+  made.inverse_warp = on_fixed_grid(result.flow.phi.value(), result.image_grid, fixed.geometry);
   TransformChain affine_only, pull, push;
   affine_only.append(made.affine);
   pull.append(made.affine);
@@ -168,7 +168,7 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
   // What made the deformation: an initial momentum or a stationary velocity.
   const bool geodesic = result.momentum.defined();
   const DisplacementField source = field_from_voxel_displacement(
-      (geodesic ? result.momentum : result.velocity).to(Device::cpu()), result.momentum_grid);
+      (geodesic ? result.momentum : result.velocity).to(Device::cpu()), result.grid);
   std::vector<std::function<void()>> writers{
       [&] { write_affine(prefix + "0GenericAffine.mat", made.affine); },
       [&] { write_field(prefix + "1Warp.nii.gz", made.warp); },

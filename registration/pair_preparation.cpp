@@ -60,13 +60,6 @@ struct Box {
   }
 };
 
-/// The grid with voxels added at its ends until its extents are multiples of `factor`.
-Geometry padded_to_multiples(const Geometry& grid, std::int64_t factor) {
-  std::array<std::int64_t, 3> extent = grid.extent;
-  for (std::int64_t& voxels : extent) voxels = (voxels + factor - 1) / factor * factor;
-  return cropped(grid, {0, 0, 0}, extent);
-}
-
 /// The box with a margin on every side, also beyond the field of view: velocities must have died down at the
 /// faces of the grid, where fields count as zero outside.
 Geometry around(const Box& box, const Geometry& grid, double margin_mm) {
@@ -112,29 +105,37 @@ Geometry registration_grid(const Image& fixed, const PreparationOptions& options
     fail_input(fixed.path, ": a grid of ", spacing, " mm has ", voxels,
                " voxels: use a coarser --resolution");
   }
-  return padded_to_multiples(isotropic_grid(canonical(fixed.geometry), spacing), options.momentum_factor);
+  return isotropic_grid(canonical(fixed.geometry), spacing);
+}
+
+PreparedPair prepare_pair_on(const Geometry& grid, const Image& fixed, const Image& moving,
+                             const Image* fixed_mask, const Matrix4& fixed_to_moving,
+                             const PreparationOptions& options) {
+  PreparedPair result;
+  result.grid = grid;
+  result.pair = {scaled_to_unit(resample(moving, grid, fixed_to_moving, options.device)),
+                 scaled_to_unit(resample(fixed, grid, kIdentity4, options.device))};
+  if (options.match_histograms) {
+    result.pair.moving = match_histogram(result.pair.moving, result.pair.fixed);
+  }
+  if (fixed_mask != nullptr) result.mask = resample(*fixed_mask, grid, kIdentity4, options.device);
+  return result;
+}
+
+Geometry pair_grid(const Image& fixed, const Image& moving, const Matrix4& fixed_to_moving,
+                   const PreparationOptions& options) {
+  const Geometry grid = registration_grid(fixed, options);
+  if (!options.crop) return grid;
+  Box box;
+  box.add(scaled_to_unit(resample(fixed, grid, kIdentity4, options.device)));
+  box.add(scaled_to_unit(resample(moving, grid, fixed_to_moving, options.device)));
+  return around(box, grid, options.margin_mm);
 }
 
 PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* fixed_mask,
                           const Matrix4& fixed_to_moving, const PreparationOptions& options) {
-  PreparedPair result;
-  result.grid = registration_grid(fixed, options);
-  const auto bring = [&](const Image& image, const Matrix4& matrix) {
-    return scaled_to_unit(resample(image, result.grid, matrix, options.device));
-  };
-  result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
-  if (options.crop) {
-    Box box;
-    box.add(result.pair.fixed);
-    box.add(result.pair.moving);
-    result.grid = padded_to_multiples(around(box, result.grid, options.margin_mm), options.momentum_factor);
-    result.pair = {bring(moving, fixed_to_moving), bring(fixed, kIdentity4)};
-  }
-  if (options.match_histograms) {
-    result.pair.moving = match_histogram(result.pair.moving, result.pair.fixed);
-  }
-  if (fixed_mask != nullptr) result.mask = resample(*fixed_mask, result.grid, kIdentity4, options.device);
-  return result;
+  const Geometry grid = pair_grid(fixed, moving, fixed_to_moving, options);
+  return prepare_pair_on(grid, fixed, moving, fixed_mask, fixed_to_moving, options);
 }
 
 }  // namespace cinnabar::registration

@@ -14,25 +14,33 @@ struct PreparationOptions {
   double margin_mm = 12.0;  ///< at least three voxels
   /// Map the moving intensities to the fixed image's distribution (SSD needs it).
   bool match_histograms = true;
-  int momentum_factor = 1;  ///< extents are multiples of it: the momentum's grid is as many times coarser
   Device device;
 };
 
-/// A pair on the registration grid: isotropic, along the fixed image's axes in the order right,
-/// anterior, superior. Intensities are scaled to [0, 1] by robust percentiles; the originals are kept for the
-/// outputs.
+/// A pair on the grid where the geodesic lives, or on a finer one: isotropic, along the fixed image's axes in
+/// the order right, anterior, superior. Intensities are scaled to [0, 1] by robust percentiles; the originals
+/// are kept for the outputs.
 struct PreparedPair {
   Geometry grid;
   ImagePair pair;
   Tensor mask;  ///< the fixed mask on the grid, or undefined
 };
 
-/// Brings both images to the registration grid, the moving one pulled back through `fixed_to_moving`.
+/// The grid before it is cropped.
+Geometry registration_grid(const Image& fixed, const PreparationOptions& options);
+
+/// The registration grid of a pair, with the moving image pulled back through `fixed_to_moving`.
+Geometry pair_grid(const Image& fixed, const Image& moving, const Matrix4& fixed_to_moving,
+                   const PreparationOptions& options);
+
+/// Brings both images to their registration grid.
 PreparedPair prepare_pair(const Image& fixed, const Image& moving, const Image* fixed_mask,
                           const Matrix4& fixed_to_moving, const PreparationOptions& options);
 
-/// The grid prepare_pair would use before cropping.
-Geometry registration_grid(const Image& fixed, const PreparationOptions& options);
+/// Brings both images to that grid.
+PreparedPair prepare_pair_on(const Geometry& grid, const Image& fixed, const Image& moving,
+                             const Image* fixed_mask, const Matrix4& fixed_to_moving,
+                             const PreparationOptions& options);
 
 /// Volume of what is not background.
 double head_volume_mm3(const Image& image);

@@ -22,18 +22,18 @@ double evaluation_fields(int time_steps, bool checkpointed) {
 /// Fields that the line search and the image side hold besides.
 constexpr double kOptimiserFields = 8.0;
 
-/// Fields on a grid of images that is finer than the momentum's: the refined flow, what warping and comparing
-/// images keep, and their gradients.
+/// Fields on a grid of images that is finer than the registration grid: the refined flow, what warping and
+/// comparing images keep, and their gradients.
 constexpr double kRefinedFields = 9.0;
 
 std::size_t matching_bytes(const Shape& grid, const RegistrationOptions& options, bool checkpointed) {
-  const double factor = options.preparation.momentum_factor;
+  const double factor = options.image_factor;
   const double voxels =
       static_cast<double>(grid[2]) * static_cast<double>(grid[3]) * static_cast<double>(grid[4]);
   const double fields = evaluation_fields(options.matching.shooting.time_steps, checkpointed) +
                         2.0 * options.lbfgs.history + kOptimiserFields;
-  const double per_voxel = fields / (factor * factor * factor) + (factor > 1.0 ? kRefinedFields : 0.0);
-  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * per_voxel);
+  const double refined_fields = factor > 1.0 ? kRefinedFields * factor * factor * factor : 0.0;
+  return static_cast<std::size_t>(voxels * 3.0 * sizeof(float) * (fields + refined_fields));
 }
 
 std::size_t available_bytes(Device device) {
@@ -88,43 +88,46 @@ void predict_velocity(const PreparedPair& prepared, const RegistrationOptions& o
   result.flow = std::move(found.flow);
 }
 
-/// Finds the momentum of the prepared pair, and its geodesic.
-void find_geodesic(const PreparedPair& prepared, const RegistrationOptions& options,
-                   const RegistrationObserver& observer, StageClock& clock, RegistrationResult& result) {
+/// Predicts the momentum of the prepared pair, and its geodesic.
+void predict_momentum(const PreparedPair& prepared, const RegistrationOptions& options,
+                      const RegistrationObserver& observer, StageClock& clock, RegistrationResult& result) {
+  using Infeasible = QuicksilverPredictor::Infeasible;
+  const PredictionObserver watch{[&](const std::string& stage) { clock.begin(stage); }, observer.patches};
+  result.prediction = options.predictor->predict(
+      prepared.pair, options.levels.empty() ? Infeasible::refused : Infeasible::shortened, watch);
+  result.momentum = result.prediction->momentum;
+  result.flow = result.prediction->flow;
+}
+
+/// Optimises the momentum of the prepared pair, from a predicted one if there is one.
+void optimise_momentum(const PreparedPair& prepared, const RegistrationOptions& options,
+                       const RegistrationObserver& observer, StageClock& clock, RegistrationResult& result) {
   MatchingOptions matching = options.matching;
   matching.mask = prepared.mask;
-  matching.checkpointed = recomputes_steps(prepared.pair.fixed.shape(), options);
-  if (options.predictor) {
-    using Infeasible = QuicksilverPredictor::Infeasible;
-    const PredictionObserver watch{[&](const std::string& stage) { clock.begin(stage); }, observer.patches};
-    result.prediction = options.predictor->predict(
-        prepared.pair, options.levels.empty() ? Infeasible::refused : Infeasible::shortened, watch);
-    result.momentum = result.prediction->momentum;
-    result.flow = result.prediction->flow;
-  }
-  if (options.levels.empty()) return;
+  matching.checkpointed = recomputes_steps(result.grid.shape(), options);
   clock.begin(options.predictor ? "refinement" : "geodesic");
-  const MatchingGrid grid{prepared.grid, options.preparation.momentum_factor};
-  result.momentum_grid = grid.momentum();
-  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, grid, matching, options.lbfgs,
+  MultiresolutionResult matched = match_coarse_to_fine(prepared.pair, result.grid, matching, options.lbfgs,
                                                        options.levels, observer.progress, result.momentum);
   result.momentum = matched.momentum;
   result.levels = std::move(matched.levels);
   for (const LevelReport& level : result.levels) result.iterations += level.iterations;
   result.reason = result.levels.back().reason;
   const NoGrad quiet;
-  const ShootingOptions shooting = options_at(matching, grid.factor).shooting;
-  result.flow = refined(shoot(Variable(result.momentum), shooting), grid.factor);
+  result.flow = refined(shoot(Variable(result.momentum), matching.shooting), options.image_factor);
+}
+
+/// The grid of the images that are compared in the end.
+Geometry image_grid(const Geometry& grid, const RegistrationOptions& options) {
+  return options.levels.empty() ? grid : refined(grid, options.image_factor);
 }
 
 /// Similarity of the pair the header alone gives, for the report, on the grid before it is cropped to the
 /// aligned heads.
 void score_header(const Image& fixed, const Image& moving, const Image* mask,
                   const RegistrationOptions& options, StageSimilarity& ncc, StageSimilarity& ssd_of) {
-  PreparationOptions preparation = options.preparation;
-  preparation.crop = false;
+  const Geometry grid = image_grid(registration_grid(fixed, options.preparation), options);
   const PreparedPair header =
-      prepare_pair(fixed, moving, mask, options.initial.value_or(kIdentity4), preparation);
+      prepare_pair_on(grid, fixed, moving, mask, options.initial.value_or(kIdentity4), options.preparation);
   ncc.header = similarity_ncc(header.pair.moving, header);
   ssd_of.header = similarity_ssd(header.pair.moving, header);
 }
@@ -151,14 +154,14 @@ double default_sigma(Similarity similarity, double spacing_mm) {
   return (similarity == Similarity::lncc ? 0.2 : 0.06) * spacing_mm;
 }
 
-int default_lncc_radius(double spacing_mm) {
+int default_lncc_radius(double image_spacing_mm) {
   constexpr double kWindowMm = 2.4;
-  return static_cast<int>(std::clamp(std::round(kWindowMm / spacing_mm), 1.0, 4.0));
+  return static_cast<int>(std::clamp(std::round(kWindowMm / image_spacing_mm), 1.0, 4.0));
 }
 
-int default_momentum_factor(double spacing_mm) {
-  constexpr double kMomentumMm = 2.0, kRounding = 1e-3;
-  return static_cast<int>(std::clamp(std::ceil(kMomentumMm / spacing_mm - kRounding), 1.0, 3.0));
+int default_image_factor(double image_spacing_mm) {
+  constexpr double kGridMm = 2.0, kRounding = 1e-3;
+  return static_cast<int>(std::clamp(std::ceil(kGridMm / image_spacing_mm - kRounding), 1.0, 3.0));
 }
 
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {
@@ -223,9 +226,9 @@ double default_sigma(const RegistrationOptions& options, double spacing_mm) {
   return sigma;
 }
 
-int default_lncc_radius(const RegistrationOptions& options, double spacing_mm) {
+int default_lncc_radius(const RegistrationOptions& options, double image_spacing_mm) {
   return has_energy_of_predictor(options) ? options.predictor->model().lncc_radius
-                                          : default_lncc_radius(spacing_mm);
+                                          : default_lncc_radius(image_spacing_mm);
 }
 
 void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options) {
@@ -248,14 +251,20 @@ RegistrationResult register_images(const Image& fixed, const Image& moving, cons
   result.affine = align_affine(fixed, moving, fixed_mask, initial, options.affine);
 
   clock.begin("prepare");
-  const PreparedPair prepared =
-      prepare_pair(fixed, moving, fixed_mask, result.affine.fixed_to_moving, options.preparation);
-  result.grid = result.momentum_grid = prepared.grid;
-  require_memory(prepared.pair.fixed.shape(), options);
-  if (options.voxelmorph) {
-    predict_velocity(prepared, options, clock, result);
-  } else {
-    find_geodesic(prepared, options, observer, clock, result);
+  const Matrix4& affine = result.affine.fixed_to_moving;
+  result.grid = pair_grid(fixed, moving, affine, options.preparation);
+  result.image_grid = image_grid(result.grid, options);
+  require_memory(result.grid.shape(), options);
+  const auto prepare_on = [&](const Geometry& grid) {
+    return prepare_pair_on(grid, fixed, moving, fixed_mask, affine, options.preparation);
+  };
+  const bool predicts = options.predictor || options.voxelmorph;
+  PreparedPair prepared = prepare_on(predicts ? result.grid : result.image_grid);
+  if (options.voxelmorph) predict_velocity(prepared, options, clock, result);
+  if (options.predictor) predict_momentum(prepared, options, observer, clock, result);
+  if (!options.levels.empty()) {
+    if (predicts && options.image_factor > 1) prepared = prepare_on(result.image_grid);
+    optimise_momentum(prepared, options, observer, clock, result);
   }
 
   clock.begin("evaluate");

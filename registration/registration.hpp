@@ -18,11 +18,12 @@ namespace cinnabar::registration {
 double default_sigma(Similarity similarity, double spacing_mm);
 
 /// Half width in voxels of the windows of LNCC: 2.4 mm, at least 1 and at most 4 voxels.
-int default_lncc_radius(double spacing_mm);
+int default_lncc_radius(double image_spacing_mm);
 
-/// How many times coarser than a registration grid of that spacing the momentum's is: as many as bring it to
-/// 2 mm, at most three.
-int default_momentum_factor(double spacing_mm);
+/// How many times as fine as the registration grid images of that spacing are by default: as many as bring
+/// the grid to 2 mm, at most three. A velocity is smooth: on a grid finer than that it costs much and gains
+/// nothing (docs/results.md).
+int default_image_factor(double image_spacing_mm);
 
 /// The model chosen on pairs of real brains (docs/results.md), the same in millimetres on every grid: in
 /// voxels of a grid of that spacing, default_sigma and alpha = beta = 0.8 / h^2 with h the spacing in mm.
@@ -40,6 +41,8 @@ struct RegistrationOptions {
   MatchingOptions matching = default_matching();
   LbfgsOptions lbfgs;
   std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
+  int image_factor =
+      1;  ///< how many times as fine as the registration grid the images are that LDDMM matches
   std::shared_ptr<QuicksilverPredictor> predictor;        ///< makes the momentum to start from; none: zero
   std::shared_ptr<const VoxelmorphPredictor> voxelmorph;  ///< makes the velocity; none: another method
 };
@@ -57,13 +60,13 @@ void start_from(std::shared_ptr<QuicksilverPredictor> predictor, RegistrationOpt
 double default_sigma(const RegistrationOptions& options, double spacing_mm);
 
 /// Half width of LNCC's windows where none is given: as sigma, the predictor's or by the spacing.
-int default_lncc_radius(const RegistrationOptions& options, double spacing_mm);
+int default_lncc_radius(const RegistrationOptions& options, double image_spacing_mm);
 
 /// Registers by a VoxelMorph network on the grid that it was trained on; a `resolution_mm` that is set
 /// already stays. Throws InputError where the network does not say its grid.
 void register_by(std::shared_ptr<const VoxelmorphPredictor> network, RegistrationOptions& options);
 
-/// Similarity of fixed and moving before and after, on the registration grid.
+/// Similarity of fixed and moving before and after, on the images' grid.
 struct StageSimilarity {
   double header = 0.0;  ///< aligned by the headers alone
   double affine = 0.0;  ///< after the affine stage
@@ -79,11 +82,11 @@ struct StageTime {
 /// A finished registration. Warped points go fixed -> phi^-1 -> affine -> moving.
 struct RegistrationResult {
   AffineAlignment affine;
-  Geometry grid;  ///< registration grid: of the images and the flow
-  Geometry momentum_grid;
-  Tensor momentum;  ///< [1, 3, D, H, W] on `momentum_grid`; undefined where there is none
-  Tensor velocity;  ///< stationary, [1, 3, D, H, W] in voxels of `grid`; undefined but for VoxelMorph
-  Flow flow;        ///< phi and psi = phi^-1 at t = 1, in voxels of `grid`
+  Geometry grid;        ///< registration grid
+  Geometry image_grid;  ///< of the images that were matched, `grid` or finer
+  Tensor momentum;      ///< [1, 3, D, H, W] on `grid`; undefined where there is none
+  Tensor velocity;      ///< stationary, [1, 3, D, H, W] in voxels of `grid`; undefined but for VoxelMorph
+  Flow flow;            ///< phi and psi = phi^-1 at t = 1, in voxels of `image_grid`
   StageSimilarity ncc;
   StageSimilarity ssd;  ///< mean squared difference of scaled intensities
   double smallest_jacobian = 0.0;
@@ -105,7 +108,7 @@ struct RegistrationObserver {
 /// than half of the device's memory, for it costs a third more time.
 bool recomputes_steps(const Shape& grid, const RegistrationOptions& options);
 
-/// Bytes prediction and optimisation hold at their peak for a registration grid of that many voxels.
+/// Bytes prediction and optimisation hold at their peak for a registration grid of that shape.
 std::size_t estimated_peak_bytes(const Shape& grid, const RegistrationOptions& options);
 
 /// Throws InputError, with the resolution that would fit, when the device's memory cannot hold the run.

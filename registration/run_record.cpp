@@ -72,7 +72,7 @@ Json parameters_of(const RegistrationOptions& options) {
                   {"beta", shooting.fluid.beta},
                   {"gamma", shooting.fluid.gamma},
                   {"power", shooting.fluid.power},
-                  {"momentum_factor", options.preparation.momentum_factor},
+                  {"image_factor", options.image_factor},
                   {"time_steps", shooting.time_steps},
                   {"inverse_iterations", shooting.inverse_iterations},
                   {"levels", levels},
@@ -84,7 +84,7 @@ Json parameters_of(const RegistrationOptions& options) {
 Json levels_of(const RegistrationResult& result) {
   Json levels = Json::array();
   for (const LevelReport& level : result.levels) {
-    levels.push_back({{"grid", {level.grid[4], level.grid[3], level.grid[2]}},
+    levels.push_back({{"grid", {level.images[4], level.images[3], level.images[2]}},
                       {"iterations", level.iterations},
                       {"evaluations", level.evaluations},
                       {"energy_before", level.first_energy},

@@ -123,26 +123,27 @@ TEST_F(Register, ScalesItsDefaultsWithTheSpacing) {
 
 TEST_F(Register, MovesFineImagesByACoarserMomentum) {
   const CommandResult result =
-      run_shell(command("--iterations 20x10 --momentum-factor 2 --quiet --affine none 2>&1"));
+      run_shell(command("--iterations 20x10 --image-factor 2 --quiet --affine none 2>&1"));
   ASSERT_EQ(result.status, 0) << result.output;
   const auto record = nlohmann::json::parse(read_bytes(at("out_run.json")));
   const DisplacementField momentum = read_field(at("out_Momentum.nii.gz"));
-  EXPECT_EQ(record["parameters"]["momentum_factor"], 2);
+  EXPECT_EQ(record["parameters"]["image_factor"], 2);
   EXPECT_GT(record["similarity_after"].get<double>(), record["similarity_affine"].get<double>() + 0.01);
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    EXPECT_EQ(2 * momentum.geometry.extent[axis], record["grid"]["extent"][axis].get<std::int64_t>());
+    EXPECT_EQ(record["grid"]["extent"][axis], momentum.geometry.extent[axis]);
+    EXPECT_EQ(record["levels"][1]["grid"][axis], 2 * momentum.geometry.extent[axis]);
   }
-  EXPECT_EQ(record["levels"][1]["grid"], record["grid"]["extent"]);
+  EXPECT_NEAR(record["grid"]["spacing_mm"].get<double>(), 6.0, 1e-9);
 }
 
 TEST(RegistrationDefaults, FollowTheSpacing) {
-  EXPECT_EQ(default_momentum_factor(3.0), 1);
-  EXPECT_EQ(default_momentum_factor(2.0), 1);
-  EXPECT_EQ(default_momentum_factor(1.999999), 1);
-  EXPECT_EQ(default_momentum_factor(1.5), 2);
-  EXPECT_EQ(default_momentum_factor(1.0), 2);
-  EXPECT_EQ(default_momentum_factor(0.7), 3);
-  EXPECT_EQ(default_momentum_factor(0.05), 3);
+  EXPECT_EQ(default_image_factor(3.0), 1);
+  EXPECT_EQ(default_image_factor(2.0), 1);
+  EXPECT_EQ(default_image_factor(1.999999), 1);
+  EXPECT_EQ(default_image_factor(1.5), 2);
+  EXPECT_EQ(default_image_factor(1.0), 2);
+  EXPECT_EQ(default_image_factor(0.7), 3);
+  EXPECT_EQ(default_image_factor(0.05), 3);
   EXPECT_EQ(default_lncc_radius(3.0), 1);
   EXPECT_EQ(default_lncc_radius(2.0), 1);
   EXPECT_EQ(default_lncc_radius(1.0), 2);
@@ -267,7 +268,7 @@ TEST(RegistrationMemory, IsRefusedWithAdviceWhereItDoesNotFit) {
 TEST(RegistrationMemory, IsForetold) {
   for (const int factor : {1, 2, 3}) {
     RegistrationOptions options;
-    options.preparation.momentum_factor = factor;
+    options.image_factor = factor;
     options.lbfgs.history = 0;  // no optimiser here
     const Shape momentum{1, 3, 24, 24, 24}, images{1, 1, 24 * factor, 24 * factor, 24 * factor};
     const ImagePair pair{Tensor::zeros(images), Tensor::zeros(images)};
@@ -275,7 +276,7 @@ TEST(RegistrationMemory, IsForetold) {
     reset_peak_memory(DeviceType::cpu);
     evaluate_matching(pair, Tensor::zeros(momentum), options.matching).gradient();
     const auto used = static_cast<double>(memory_use(DeviceType::cpu).peak_bytes - before);
-    const auto foretold = static_cast<double>(estimated_peak_bytes(images, options));
+    const auto foretold = static_cast<double>(estimated_peak_bytes(momentum, options));
     EXPECT_LT(used, foretold) << factor;
     EXPECT_GT(used, 0.5 * foretold) << factor;
   }
