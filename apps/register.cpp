@@ -32,7 +32,7 @@ struct RegisterArguments {
   std::string iterations = "100x60x30", shrink, smoothing;
   std::string device = "auto";
   std::uint64_t seed = 0;
-  std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given, as are
+  std::optional<double> sigma, alpha, beta;  ///< in voxels; by the grid's spacing when not given
   std::optional<int> lncc_radius, image_factor;
   bool no_crop = false, no_histogram_matching = false, dry_run = false;
   MethodArguments method;
@@ -46,15 +46,14 @@ AffineModel parse_affine(const std::string& name) {
 /// Decides how fine the images are and the registration grid, whose spacing it returns. A resolution is that
 /// of the images, but where a network predicts on a grid of its own.
 double choose_grids(const RegisterArguments& arguments, const Image& fixed, RegistrationOptions& options) {
-  const double spacing_mm = registration_grid(fixed, options.preparation).spacing_mm()[0];
+  const Geometry grid = registration_grid(fixed, options.preparation);
+  const double spacing_mm = grid.spacing_mm()[0];
   if (options.levels.empty()) return spacing_mm;
   if (options.predictor) {
-    const Point own = fixed.geometry.spacing_mm();
-    const double finest = std::max(std::min({own[0], own[1], own[2]}), spacing_mm / 3.0);
-    options.image_factor = arguments.image_factor.value_or(std::lround(spacing_mm / finest));
+    options.image_factor = arguments.image_factor.value_or(default_image_factor(fixed, spacing_mm));
     return spacing_mm;
   }
-  options.image_factor = arguments.image_factor.value_or(default_image_factor(spacing_mm));
+  options.image_factor = arguments.image_factor.value_or(default_image_factor(grid));
   options.preparation.resolution_mm = spacing_mm * options.image_factor;
   return options.preparation.resolution_mm;
 }

@@ -22,6 +22,8 @@ double evaluation_fields(int time_steps, bool checkpointed) {
 /// Fields that the line search and the image side hold besides.
 constexpr double kOptimiserFields = 8.0;
 
+constexpr int kMostImageFactor = 3;
+
 /// Fields on a grid of images that is finer than the registration grid: the refined flow, what warping and
 /// comparing images keep, and their gradients.
 constexpr double kRefinedFields = 9.0;
@@ -159,9 +161,20 @@ int default_lncc_radius(double image_spacing_mm) {
   return static_cast<int>(std::clamp(std::round(kWindowMm / image_spacing_mm), 1.0, 4.0));
 }
 
-int default_image_factor(double image_spacing_mm) {
+int default_image_factor(const Geometry& images) {
   constexpr double kGridMm = 2.0, kRounding = 1e-3;
-  return static_cast<int>(std::clamp(std::ceil(kGridMm / image_spacing_mm - kRounding), 1.0, 3.0));
+  constexpr std::int64_t kFewestVoxels = 16;
+  const double wanted = std::ceil(kGridMm / images.spacing_mm()[0] - kRounding);
+  const auto [x, y, z] = images.extent;
+  const std::int64_t most =
+      std::clamp<std::int64_t>(std::min({x, y, z}) / kFewestVoxels, 1, kMostImageFactor);
+  return static_cast<int>(std::clamp(wanted, 1.0, static_cast<double>(most)));
+}
+
+int default_image_factor(const Image& fixed, double spacing_mm) {
+  const Point own = fixed.geometry.spacing_mm();
+  const double wanted = std::round(spacing_mm / std::min({own[0], own[1], own[2]}));
+  return static_cast<int>(std::clamp(wanted, 1.0, static_cast<double>(kMostImageFactor)));
 }
 
 void set_matching_scale(MatchingOptions& matching, double spacing_mm) {

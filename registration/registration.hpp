@@ -20,10 +20,14 @@ double default_sigma(Similarity similarity, double spacing_mm);
 /// Half width in voxels of the windows of LNCC: 2.4 mm, at least 1 and at most 4 voxels.
 int default_lncc_radius(double image_spacing_mm);
 
-/// How many times as fine as the registration grid images of that spacing are by default: as many as bring
-/// the grid to 2 mm, at most three. A velocity is smooth: on a grid finer than that it costs much and gains
-/// nothing (docs/results.md).
-int default_image_factor(double image_spacing_mm);
+/// How many times coarser than that grid of images the registration grid is by default: as many as bring it
+/// to 2 mm, at most three, and no more than leave it 16 voxels along each axis. A velocity is smooth: a finer
+/// grid costs much and gains nothing (docs/results.md).
+int default_image_factor(const Geometry& images);
+
+/// How many times as fine as a registration grid of that spacing, which a network wants, images are by
+/// default: as many as bring them to the fixed image's own spacing, at most three.
+int default_image_factor(const Image& fixed, double spacing_mm);
 
 /// The model chosen on pairs of real brains (docs/results.md), the same in millimetres on every grid: in
 /// voxels of a grid of that spacing, default_sigma and alpha = beta = 0.8 / h^2 with h the spacing in mm.

@@ -137,13 +137,22 @@ TEST_F(Register, MovesFineImagesByACoarserMomentum) {
 }
 
 TEST(RegistrationDefaults, FollowTheSpacing) {
-  EXPECT_EQ(default_image_factor(3.0), 1);
-  EXPECT_EQ(default_image_factor(2.0), 1);
-  EXPECT_EQ(default_image_factor(1.999999), 1);
-  EXPECT_EQ(default_image_factor(1.5), 2);
-  EXPECT_EQ(default_image_factor(1.0), 2);
-  EXPECT_EQ(default_image_factor(0.7), 3);
-  EXPECT_EQ(default_image_factor(0.05), 3);
+  const auto factor = [](std::int64_t extent, double spacing) {
+    return default_image_factor(axis_aligned_grid({extent, 200, 200}, {spacing, spacing, spacing}));
+  };
+  EXPECT_EQ(factor(200, 3.0), 1);
+  EXPECT_EQ(factor(200, 2.0), 1);
+  EXPECT_EQ(factor(200, 1.999999), 1);
+  EXPECT_EQ(factor(200, 1.5), 2);
+  EXPECT_EQ(factor(200, 1.0), 2);
+  EXPECT_EQ(factor(200, 0.7), 3);
+  EXPECT_EQ(factor(200, 0.05), 3);
+  EXPECT_EQ(factor(33, 0.7), 2);
+  EXPECT_EQ(factor(3, 0.7), 1);
+  const Image fixed{{}, axis_aligned_grid({9, 9, 9}, {1.0, 1.2, 4.0}), {}, VoxelType::f32};
+  EXPECT_EQ(default_image_factor(fixed, 0.8), 1);
+  EXPECT_EQ(default_image_factor(fixed, 2.1), 2);
+  EXPECT_EQ(default_image_factor(fixed, 6.0), 3);
   EXPECT_EQ(default_lncc_radius(3.0), 1);
   EXPECT_EQ(default_lncc_radius(2.0), 1);
   EXPECT_EQ(default_lncc_radius(1.0), 2);
