@@ -1,5 +1,8 @@
 #include "registration/image.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "kernels/parallel.hpp"
 
 namespace cinnabar::registration {
@@ -46,6 +49,27 @@ void require_contrast(const Image& image) {
   }
   fail_input("'", image.path, "' has the same value (", host.numel() > 0 ? values[0] : 0.0f,
              ") in every voxel; give an image with contrast");
+}
+
+Image without_outliers(const Image& image) {
+  constexpr double kTail = 0.0005, kRanges = 10.0;
+  Tensor host = image.voxels.to(Device::cpu()).clone();
+  float* values = host.data<float>();
+  float* end = values + host.numel();
+  const auto tail = static_cast<std::ptrdiff_t>(kTail * static_cast<double>(host.numel()));
+  std::vector<float> sorted(values, end);
+  std::nth_element(sorted.begin(), sorted.begin() + tail, sorted.end());
+  const double low = sorted[static_cast<std::size_t>(tail)];
+  std::nth_element(sorted.begin(), sorted.end() - 1 - tail, sorted.end());
+  const double high = *(sorted.end() - 1 - tail);
+  const auto least = static_cast<float>(low - kRanges * (high - low));
+  const auto greatest = static_cast<float>(high + kRanges * (high - low));
+  const auto [smallest, largest] = std::minmax_element(values, end);
+  if (high == low || (*smallest >= least && *largest <= greatest)) return image;
+  std::for_each(values, end, [&](float& value) { value = std::clamp(value, least, greatest); });
+  Image result = image;
+  result.voxels = host.to(image.voxels.device());
+  return result;
 }
 
 }  // namespace cinnabar::registration

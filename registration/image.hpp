@@ -56,4 +56,9 @@ Tensor voxel_displacement(const DisplacementField& field);
 /// Throws InputError when all voxels are equal: nothing could be registered.
 void require_contrast(const Image& image);
 
+/// The image with outliers clipped: what lies more than ten times the range of all but a thousandth of the
+/// voxels beyond that range, such as a broken voxel of 1e30, takes the value there. Usually nothing does, and
+/// the result shares its voxels.
+Image without_outliers(const Image& image);
+
 }  // namespace cinnabar::registration

@@ -14,7 +14,6 @@
 #include "autograd/warp.hpp"
 #include "engine/safetensors.hpp"
 #include "registration/folder_settings.hpp"
-#include "registration/nifti.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
 
@@ -78,9 +77,7 @@ struct AlignedPair {
 };
 
 AlignedPair align(const PairEntry& pair, const RegistrationOptions& options) {
-  const Image fixed = read_image(pair.fixed.string()), moving = read_image(pair.moving.string());
-  require_contrast(fixed);
-  require_contrast(moving);
+  const Image fixed = read_scan(pair.fixed), moving = read_scan(pair.moving);
   AlignedPair result;
   result.affine = align_affine(fixed, moving, nullptr, nullptr, options.affine);
   result.prepared = prepare_pair(fixed, moving, nullptr, result.affine.fixed_to_moving, options.preparation);

@@ -150,7 +150,7 @@ RunFigures write_outputs(const std::string& prefix, const Image& fixed, const Im
                          const RegistrationResult& result, const RegistrationOptions& options,
                          const RunContext& context, const std::function<bool()>& keep_going) {
   const Products made = make_products(fixed, moving, result);
-  const LabelImage head = foreground(fixed);
+  const LabelImage head = foreground(without_outliers(fixed));
   const JacobianStatistics jacobian = jacobian_statistics(made.jacobian.voxels);
   const InverseConsistency inverse = inverse_consistency(made.warp, made.inverse_warp, &head);
   RunFigures figures;

@@ -8,6 +8,7 @@
 #include "autograd/histogram.hpp"
 #include "engine/error.hpp"
 #include "registration/affine_alignment.hpp"
+#include "registration/nifti.hpp"
 
 namespace cinnabar::registration {
 
@@ -81,6 +82,12 @@ double head_volume_mm3(const Image& image) {
   const float* value = scaled.data<float>();
   const auto voxels = std::count_if(value, value + scaled.numel(), [](float v) { return v > kForeground; });
   return static_cast<double>(voxels) * std::abs(image.geometry.determinant());
+}
+
+Image read_scan(const std::filesystem::path& path) {
+  const Image image = read_image(path);
+  require_contrast(image);
+  return without_outliers(image);
 }
 
 Geometry registration_grid(const Image& fixed, const PreparationOptions& options) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <filesystem>
+
 #include "models/lddmm_matching.hpp"
 #include "registration/image.hpp"
 
@@ -25,6 +27,9 @@ struct PreparedPair {
   ImagePair pair;
   Tensor mask;  ///< the fixed mask on the grid, or undefined
 };
+
+/// Reads a scan to be registered, without outliers. Throws InputError where it has no contrast.
+Image read_scan(const std::filesystem::path& path);
 
 /// The grid before it is cropped.
 Geometry registration_grid(const Image& fixed, const PreparationOptions& options);

@@ -7,7 +7,6 @@
 #include "autograd/similarity.hpp"
 #include "engine/safetensors.hpp"
 #include "registration/folder_settings.hpp"
-#include "registration/nifti.hpp"
 #include "registration/output_file.hpp"
 #include "registration/outputs.hpp"
 
@@ -19,9 +18,7 @@ using Json = nlohmann::ordered_json;
 
 /// Returns the correlation of the images after the affine stage.
 double prepare(const PairEntry& pair, const std::filesystem::path& folder, const PairsOptions& options) {
-  const Image fixed = read_image(pair.fixed.string()), moving = read_image(pair.moving.string());
-  require_contrast(fixed);
-  require_contrast(moving);
+  const Image fixed = read_scan(pair.fixed), moving = read_scan(pair.moving);
   const AffineAlignment affine = align_affine(fixed, moving, nullptr, nullptr, options.affine);
   const PreparedPair made = prepare_pair(fixed, moving, nullptr, affine.fixed_to_moving, options.preparation);
   const NoGrad quiet;

@@ -251,12 +251,14 @@ void register_by(std::shared_ptr<const VoxelmorphPredictor> network, Registratio
   options.voxelmorph = std::move(network);
 }
 
-RegistrationResult register_images(const Image& fixed, const Image& moving, const Image* fixed_mask,
-                                   const RegistrationOptions& options, const RegistrationObserver& observer) {
+RegistrationResult register_images(const Image& fixed_as_read, const Image& moving_as_read,
+                                   const Image* fixed_mask, const RegistrationOptions& options,
+                                   const RegistrationObserver& observer) {
   const auto began = std::chrono::steady_clock::now();
   StageClock clock(observer, options.preparation.device);
-  require_contrast(fixed);
-  require_contrast(moving);
+  require_contrast(fixed_as_read);
+  require_contrast(moving_as_read);
+  const Image fixed = without_outliers(fixed_as_read), moving = without_outliers(moving_as_read);
 
   RegistrationResult result;
   clock.begin("affine");

@@ -167,6 +167,35 @@ TEST_F(Register, IsReproducible) {
   EXPECT_EQ(read_bytes(at("out_1Warp.nii.gz")), first) << "the result depends on the number of threads";
 }
 
+TEST_F(Register, OneBrokenVoxelChangesLittle) {
+  const auto similarity = [&] {
+    const CommandResult result =
+        run_shell(command("--iterations 4 --shrink 2 --similarity ssd --quiet") + " 2>&1");
+    EXPECT_EQ(result.status, 0) << result.output;
+    return nlohmann::json::parse(read_bytes(at("out_run.json")))["similarity_after"].get<double>();
+  };
+  const double before = similarity();
+  Image broken = read_image(at("moving.nii.gz"));
+  broken.voxels.data<float>()[broken.voxels.numel() / 2] = 1e30f;
+  write_image(at("moving.nii.gz"), broken);
+  EXPECT_NEAR(similarity(), before, 0.01);
+}
+
+TEST(Outliers, AreClippedAndNothingElse) {
+  Image image{
+      Tensor::zeros({1, 1, 10, 10, 100}), axis_aligned_grid({100, 10, 10}, {1, 1, 1}), {}, VoxelType::f32};
+  float* value = image.voxels.data<float>();
+  for (std::int64_t i = 0; i < 10000; ++i) value[i] = static_cast<float>(i % 100);
+  EXPECT_EQ(without_outliers(image).voxels.data<float>(), value) << "copied for nothing";
+  value[5] = 1e30f;
+  value[6] = -1e30f;
+  value[7] = 1000.0f;  // bright, but not that bright
+  const Image clipped = without_outliers(image);
+  EXPECT_EQ(clipped.voxels.data<float>()[5], 99.0f + 990.0f);
+  EXPECT_EQ(clipped.voxels.data<float>()[6], -990.0f);
+  for (std::int64_t i = 7; i < 10000; ++i) ASSERT_EQ(clipped.voxels.data<float>()[i], value[i]);
+}
+
 TEST_F(Register, TakesEverySimilarityAndAMask) {
   Image mask = head(fixed_grid(), 0, 1.0);
   for (std::int64_t i = 0; i < mask.voxels.numel(); ++i) {
