@@ -33,7 +33,7 @@ int default_image_factor(const Image& fixed, double spacing_mm);
 /// voxels of a grid of that spacing, default_sigma and alpha = beta = 0.8 / h^2 with h the spacing in mm.
 void set_matching_scale(MatchingOptions& matching, double spacing_mm);
 
-/// LNCC and few time steps, at the scale of 1 mm.
+/// LNCC of windows of 3^3 voxels, few time steps, at the scale of 1 mm.
 MatchingOptions default_matching();
 
 /// Everything `cinnabar register` can be told. Its methods are LDDMM (levels, no predictor), Quicksilver (a
