@@ -238,7 +238,7 @@ void add_schedule_options(CLI::App& command, RegisterArguments& arguments) {
       ->capture_default_str();
   command.add_option("--shrink", arguments.shrink, "shrink factor per level (default: halved, ending at 1)");
   command.add_option("--smoothing", arguments.smoothing,
-                     "Gaussian sigma per level in voxels of the finest grid (default: 0.45 x shrink)");
+                     "Gaussian sigma per level in voxels of the finest images (default: 0.45 x shrink)");
   command
       .add_option("--resolution", arguments.options.preparation.resolution_mm,
                   "spacing of the finest images in mm, of the momentum with a network (default: the fixed "

@@ -18,21 +18,6 @@ namespace {
 
 constexpr double kFirstStepVoxels = 0.5;
 
-/// How many voxels of the images lie along one of the momentum's.
-std::int64_t checked_factor(const ImagePair& pair, const Tensor& momentum) {
-  const Shape& shape = pair.fixed.shape();
-  CINNABAR_CHECK(shape.rank() == 5 && shape[0] == 1 && shape[1] == 1, "match",
-                 "images must be [1, 1, D, H, W], got ", shape);
-  require_same_shape("match", pair.moving, pair.fixed);
-  const Shape& grid = momentum.shape();
-  CINNABAR_CHECK(grid.rank() == 5 && grid[0] == 1 && grid[1] == 3, "match",
-                 "momentum must be [1, 3, D, H, W], got ", grid);
-  const std::int64_t factor = shape[4] / grid[4];
-  CINNABAR_CHECK(factor >= 1 && shape == Shape({1, 1, factor * grid[2], factor * grid[3], factor * grid[4]}),
-                 "match", "momentum of shape ", grid, " does not fit images of shape ", shape);
-  return factor;
-}
-
 /// Variance of the fixed image under the mask: it brings 1 - NCC to the range of the SSD.
 double variance(const Tensor& image, const Tensor& mask) {
   const NoGrad quiet;
@@ -91,6 +76,18 @@ Variable matching_data(const Variable& warped, const ImagePair& pair, const Matc
                       : lncc_loss(warped, fixed, options.lncc_radius, options.mask));
 }
 
+std::int64_t image_factor(const Shape& momentum, const Shape& images) {
+  CINNABAR_CHECK(images.rank() == 5 && images[0] == 1 && images[1] == 1, "match",
+                 "images must be [1, 1, D, H, W], got ", images);
+  CINNABAR_CHECK(momentum.rank() == 5 && momentum[0] == 1 && momentum[1] == 3, "match",
+                 "momentum must be [1, 3, D, H, W], got ", momentum);
+  const std::int64_t factor = images[4] / momentum[4];
+  const Shape fitting{1, 1, factor * momentum[2], factor * momentum[3], factor * momentum[4]};
+  CINNABAR_CHECK(factor >= 1 && images == fitting, "match", "momentum of shape ", momentum,
+                 " does not fit images of shape ", images);
+  return factor;
+}
+
 Flow refined(const Flow& flow, std::int64_t factor) {
   if (factor == 1) return flow;
   const auto times = static_cast<double>(factor);
@@ -104,7 +101,8 @@ Variable MatchingTerms::total() const {
 
 MatchingTerms matching_terms(const ImagePair& pair, const Variable& momentum,
                              const MatchingOptions& options) {
-  const std::int64_t factor = checked_factor(pair, momentum.value());
+  require_same_shape("match", pair.moving, pair.fixed);
+  const std::int64_t factor = image_factor(momentum.shape(), pair.fixed.shape());
   const double share = 1.0 / static_cast<double>(factor * factor * factor);
   const ShootingOptions& shooting = options.shooting;
   MatchingTerms terms;

@@ -42,6 +42,10 @@ struct MatchingEnergy {
   double total() const { return regularity + data + folding; }
 };
 
+/// How many voxels of images [1, 1, D, H, W] lie along one of a momentum [1, 3, D, H, W]; throws Error where
+/// that is no whole number.
+std::int64_t image_factor(const Shape& momentum, const Shape& images);
+
 /// The flow by linear interpolation on a grid `factor` times as fine, in voxels of that grid.
 Flow refined(const Flow& flow, std::int64_t factor);
 

@@ -183,17 +183,13 @@ int refine(const AlignmentLevel& level, const Point& centre, AffineModel model, 
   return result.iterations;
 }
 
-double finest_spacing(const Image& image) {
-  const Point spacing = image.geometry.spacing_mm();
-  return std::min({spacing[0], spacing[1], spacing[2]});
-}
-
 std::vector<double> usable_levels(const Image& fixed, const AffineOptions& options) {
+  const double finest = fixed.geometry.finest_spacing_mm();
   std::vector<double> levels;
   for (const double resolution : options.resolutions_mm) {
-    if (resolution >= 0.99 * finest_spacing(fixed)) levels.push_back(resolution);
+    if (resolution >= 0.99 * finest) levels.push_back(resolution);
   }
-  if (levels.empty()) levels.push_back(finest_spacing(fixed));
+  if (levels.empty()) levels.push_back(finest);
   return levels;
 }
 

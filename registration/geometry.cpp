@@ -74,6 +74,11 @@ Point Geometry::spacing_mm() const {
   return spacing;
 }
 
+double Geometry::finest_spacing_mm() const {
+  const Point spacing = spacing_mm();
+  return std::min({spacing[0], spacing[1], spacing[2]});
+}
+
 std::array<double, 9> Geometry::direction() const {
   const Point spacing = spacing_mm();
   std::array<double, 9> result{};

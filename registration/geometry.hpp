@@ -22,6 +22,8 @@ struct Geometry {
   Shape shape(std::int64_t channels = 1) const;
   /// Distance between neighbouring voxel centres along each voxel axis.
   Point spacing_mm() const;
+  /// The least of them.
+  double finest_spacing_mm() const;
   /// Unit vectors of the voxel axes as columns, row-major.
   std::array<double, 9> direction() const;
   /// Signed volume of a voxel in cubic mm; negative on a left-handed grid.

@@ -1,6 +1,7 @@
 #include "registration/image.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "kernels/parallel.hpp"
@@ -53,22 +54,23 @@ void require_contrast(const Image& image) {
 
 Image without_outliers(const Image& image) {
   constexpr double kTail = 0.0005, kRanges = 10.0;
-  Tensor host = image.voxels.to(Device::cpu()).clone();
-  float* values = host.data<float>();
-  float* end = values + host.numel();
-  const auto tail = static_cast<std::ptrdiff_t>(kTail * static_cast<double>(host.numel()));
-  std::vector<float> sorted(values, end);
-  std::nth_element(sorted.begin(), sorted.begin() + tail, sorted.end());
-  const double low = sorted[static_cast<std::size_t>(tail)];
-  std::nth_element(sorted.begin(), sorted.end() - 1 - tail, sorted.end());
-  const double high = *(sorted.end() - 1 - tail);
-  const auto least = static_cast<float>(low - kRanges * (high - low));
-  const auto greatest = static_cast<float>(high + kRanges * (high - low));
-  const auto [smallest, largest] = std::minmax_element(values, end);
-  if (high == low || (*smallest >= least && *largest <= greatest)) return image;
-  std::for_each(values, end, [&](float& value) { value = std::clamp(value, least, greatest); });
+  const Tensor host = image.voxels.to(Device::cpu());
+  std::vector<float> sorted = host.to_vector<float>();
+  const auto tail = static_cast<std::ptrdiff_t>(kTail * static_cast<double>(sorted.size()));
+  const auto nth = [&](std::ptrdiff_t rank) -> double {
+    std::nth_element(sorted.begin(), sorted.begin() + rank, sorted.end());
+    return sorted[static_cast<std::size_t>(rank)];
+  };
+  const double low = nth(tail), high = nth(std::ssize(sorted) - 1 - tail);
+  const double reach = kRanges * (high - low);
+  const auto least = static_cast<float>(low - reach), greatest = static_cast<float>(high + reach);
+  const auto [smallest, largest] = std::minmax_element(sorted.begin(), sorted.end());
+  if (reach == 0.0 || (*smallest >= least && *largest <= greatest)) return image;
+  Tensor clipped = host.clone();
+  float* value = clipped.data<float>();
+  for (std::int64_t i = 0; i < clipped.numel(); ++i) value[i] = std::clamp(value[i], least, greatest);
   Image result = image;
-  result.voxels = host.to(image.voxels.device());
+  result.voxels = clipped.to(image.voxels.device());
   return result;
 }
 

@@ -34,7 +34,7 @@ LevelProblem problem_at(const Level& level, const ImagePair& pair, const Geometr
                         const MatchingOptions& options) {
   LevelProblem result;
   result.grid = level.shrink > 1.0 ? shrunk(finest, level.shrink) : finest;
-  const std::int64_t factor = pair.fixed.shape(4) / finest.extent[0];
+  const std::int64_t factor = image_factor(finest.shape(3), pair.fixed.shape());
   const Geometry images = refined(finest, factor), wanted = refined(result.grid, factor);
   const auto on_level = [&](const Tensor& image) {
     return sample_on(smoothed(image, level.smoothing_voxels), images, wanted);

@@ -36,6 +36,11 @@ Tensor scaled_to_unit(const Tensor& image) {
   return result.to(image.device());
 }
 
+/// The image pulled back to a grid and scaled so.
+Tensor brought_to(const Geometry& grid, const Image& image, const Matrix4& grid_to_image, Device device) {
+  return scaled_to_unit(resample(image, grid, grid_to_image, device));
+}
+
 /// First and last index along x, y, z of voxels in the foreground of either image.
 struct Box {
   std::array<std::int64_t, 3> first{std::numeric_limits<std::int64_t>::max(),
@@ -95,8 +100,7 @@ Geometry registration_grid(const Image& fixed, const PreparationOptions& options
   if (spacing <= 0.0 && options.head_voxels > 0.0) {
     spacing = std::cbrt(head_volume_mm3(fixed) / options.head_voxels);
   } else if (spacing <= 0.0) {
-    const Point finest = fixed.geometry.spacing_mm();
-    spacing = std::min({finest[0], finest[1], finest[2]});
+    spacing = fixed.geometry.finest_spacing_mm();
   }
   const Point own = fixed.geometry.spacing_mm();
   double voxels = 1.0;
@@ -120,8 +124,8 @@ PreparedPair prepare_pair_on(const Geometry& grid, const Image& fixed, const Ima
                              const PreparationOptions& options) {
   PreparedPair result;
   result.grid = grid;
-  result.pair = {scaled_to_unit(resample(moving, grid, fixed_to_moving, options.device)),
-                 scaled_to_unit(resample(fixed, grid, kIdentity4, options.device))};
+  result.pair = {brought_to(grid, moving, fixed_to_moving, options.device),
+                 brought_to(grid, fixed, kIdentity4, options.device)};
   if (options.match_histograms) {
     result.pair.moving = match_histogram(result.pair.moving, result.pair.fixed);
   }
@@ -134,8 +138,8 @@ Geometry pair_grid(const Image& fixed, const Image& moving, const Matrix4& fixed
   const Geometry grid = registration_grid(fixed, options);
   if (!options.crop) return grid;
   Box box;
-  box.add(scaled_to_unit(resample(fixed, grid, kIdentity4, options.device)));
-  box.add(scaled_to_unit(resample(moving, grid, fixed_to_moving, options.device)));
+  box.add(brought_to(grid, fixed, kIdentity4, options.device));
+  box.add(brought_to(grid, moving, fixed_to_moving, options.device));
   return around(box, grid, options.margin_mm);
 }
 

@@ -172,8 +172,7 @@ int default_image_factor(const Geometry& images) {
 }
 
 int default_image_factor(const Image& fixed, double spacing_mm) {
-  const Point own = fixed.geometry.spacing_mm();
-  const double wanted = std::round(spacing_mm / std::min({own[0], own[1], own[2]}));
+  const double wanted = std::round(spacing_mm / fixed.geometry.finest_spacing_mm());
   return static_cast<int>(std::clamp(wanted, 1.0, static_cast<double>(kMostImageFactor)));
 }
 

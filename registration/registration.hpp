@@ -45,8 +45,8 @@ struct RegistrationOptions {
   MatchingOptions matching = default_matching();
   LbfgsOptions lbfgs;
   std::vector<Level> levels{{4.0, 1.8, 100}, {2.0, 0.9, 60}, {1.0, 0.0, 30}};
-  int image_factor =
-      1;  ///< how many times as fine as the registration grid the images are that LDDMM matches
+  /// How many times as fine as the registration grid the images are that LDDMM matches.
+  int image_factor = 1;
   std::shared_ptr<QuicksilverPredictor> predictor;        ///< makes the momentum to start from; none: zero
   std::shared_ptr<const VoxelmorphPredictor> voxelmorph;  ///< makes the velocity; none: another method
 };
